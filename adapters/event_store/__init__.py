@@ -1,0 +1,33 @@
+"""The event store: `eventsourcing` on PostgreSQL through its own recorder, mapper and transcoder interfaces."""
+
+from adapters.event_store.datastore import Role, RoleDatastore
+from adapters.event_store.keys import PostgresKeyStore
+from adapters.event_store.log import EventLog, RecordedEvent, StreamAt
+from adapters.event_store.recorder import CHANNEL, Appended, Conflict, LogRecorder
+from adapters.event_store.wire import (
+    BrokenSeal,
+    MsgpackTranscoder,
+    StructMapper,
+    TenantStoredEvent,
+    UndecodableEvent,
+    UnknownEventType,
+)
+
+__all__ = [
+    "CHANNEL",
+    "Appended",
+    "BrokenSeal",
+    "Conflict",
+    "EventLog",
+    "LogRecorder",
+    "MsgpackTranscoder",
+    "PostgresKeyStore",
+    "RecordedEvent",
+    "Role",
+    "RoleDatastore",
+    "StreamAt",
+    "StructMapper",
+    "TenantStoredEvent",
+    "UndecodableEvent",
+    "UnknownEventType",
+]

@@ -1,0 +1,47 @@
+"""Connections of the event store: the library's datastore, acting in one of our database roles."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from eventsourcing.postgres import PostgresDatastore
+from psycopg import Connection
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.sql import SQL, Identifier
+
+#: The database roles that the runtime's log-in may take on; `sql/roles` says what each may do.
+Role = Literal["evosense_app", "evosense_writer", "evosense_projector"]
+
+SCHEMA = "evosense_log"
+
+
+class RoleDatastore(PostgresDatastore):
+    """A pool whose connections have taken on `role`, and so may do what the role may and nothing else."""
+
+    def __init__(self, dsn: str, role: Role, *, pool_size: int = 2, max_overflow: int = 4) -> None:
+        # Set before the base class builds its pool, which asks for `after_connect_func`.
+        self._role = role
+        parts = conninfo_to_dict(dsn)
+        super().__init__(
+            dbname=str(parts.get("dbname") or "evosense"),
+            host=str(parts.get("host") or "127.0.0.1"),
+            port=str(parts.get("port") or "5432"),
+            user=str(parts.get("user") or ""),
+            password=str(parts.get("password") or ""),
+            connect_timeout=30.0,
+            pool_size=pool_size,
+            max_overflow=max_overflow,
+            schema=SCHEMA,
+            # A server that was restarted leaves dead connections in the pool: look before use.
+            pre_ping=True,
+        )
+
+    def after_connect_func(self) -> Callable[[Connection[Any]], None]:
+        """The library's own preparation, then the role."""
+        prepare = super().after_connect_func()
+        role = self._role
+
+        def after_connect(conn: Connection[Any]) -> None:
+            prepare(conn)
+            conn.execute(SQL("SET ROLE {}").format(Identifier(role)))
+
+        return after_connect

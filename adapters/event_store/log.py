@@ -1,0 +1,86 @@
+"""The log as the command side sees it: aggregates are loaded from it, and decided events appended to it."""
+
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import msgspec
+from eventsourcing.persistence import EventStore, StoredEvent
+
+from adapters.event_store.recorder import Appended, Conflict, LogRecorder
+from adapters.event_store.wire import StructMapper
+from domain.aggregate import Aggregate
+from domain.event import Event
+from sql import queries
+
+_A = TypeVar("_A", bound=Aggregate)
+_LOG: Final = queries("log")
+
+
+class StreamAt(msgspec.Struct, frozen=True):
+    """What stands at a position: the stream, whose it is and the stable name of the event's type."""
+
+    stream_id: UUID
+    tenant_id: UUID
+    type_name: str
+
+
+class RecordedEvent(msgspec.Struct, frozen=True):
+    """An event with its position in the log."""
+
+    position: int
+    event: Event
+
+
+class EventLog:
+    """Reads and appends. Safe to share between threads; every call may block on the database."""
+
+    def __init__(self, recorder: LogRecorder, mapper: StructMapper) -> None:
+        self._recorder = recorder
+        self._mapper = mapper
+        self._store: EventStore[UUID] = EventStore(mapper, recorder)
+
+    def load(self, empty: _A) -> _A:
+        """The aggregate as it is now. Raises the errors of `StructMapper.to_domain_event`."""
+        return empty.replay(event for event in self._store.get(empty.id) if isinstance(event, Event))
+
+    def load_many(self, empties: Sequence[_A]) -> list[_A]:
+        """Several aggregates as they are now, in the order given, with one question to the database."""
+        streams: dict[UUID, list[Event]] = {empty.id: [] for empty in empties}
+        with self._recorder.datastore.get_connection() as conn:
+            for row in _LOG.streams_events(conn, stream_ids=list(streams)):
+                streams[row["originator_id"]].append(self._decode(row["originator_id"], row))
+        return [empty.replay(streams[empty.id]) for empty in empties]
+
+    def append(self, units: Sequence[Sequence[Event]]) -> list[Appended | Conflict]:
+        """Append each unit of events, all of it or none. See `LogRecorder.append`."""
+        return self._recorder.append([[self._mapper.to_stored_event(event) for event in unit] for unit in units])
+
+    def last_position_of(self, stream_id: UUID) -> int:
+        """The position of the stream's last event; 0 where there is no such stream."""
+        with self._recorder.datastore.get_connection() as conn:
+            return int(_LOG.last_position_of(conn, stream_id=stream_id) or 0)
+
+    def stream_at(self, position: int) -> StreamAt | None:
+        """What stands at a position, or None."""
+        with self._recorder.datastore.get_connection() as conn:
+            row = _LOG.stream_at(conn, position=position)
+        if row is None:
+            return None
+        return StreamAt(row["originator_id"], row["tenant_id"], row["topic"].rpartition(":")[0])
+
+    def history(self, stream_id: UUID) -> list[RecordedEvent]:
+        """All events of a stream with their positions, opened."""
+        with self._recorder.datastore.get_connection() as conn:
+            rows = list(_LOG.stream_events(conn, stream_id=stream_id))
+        return [RecordedEvent(row["notification_id"], self._decode(stream_id, row)) for row in rows]
+
+    def head(self) -> int:
+        """The last position of the log; 0 while it is empty."""
+        with self._recorder.datastore.get_connection() as conn:
+            return int(_LOG.head(conn))
+
+    def _decode(self, stream_id: UUID, row: dict[str, Any]) -> Event:
+        return self._mapper.to_domain_event(
+            StoredEvent(stream_id, row["originator_version"], row["topic"], bytes(row["state"]))
+        )

@@ -1,0 +1,135 @@
+"""The log's recorder: appends in commit order, without the library's pipeline, and tells each unit its own outcome.
+
+The library's `insert_events` can hang for ever while it holds the table's lock, and rolls a whole batch back for one
+duplicate (DESIGN section 5). This one takes a turn, looks which streams have moved, inserts the rest in one
+statement and reads the positions back.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from eventsourcing.persistence import IntegrityError, OperationalError, StoredEvent
+from eventsourcing.postgres import PostgresApplicationRecorder
+from psycopg import Connection
+
+from adapters.event_store.datastore import RoleDatastore
+from adapters.event_store.wire import TenantStoredEvent
+from sql import queries
+
+#: Notified after each append; the payload is the last position.
+CHANNEL: Final = "evosense_log"
+_LOG: Final = queries("log")
+
+Unit = Sequence[TenantStoredEvent]
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """The unit is in the log, at these positions."""
+
+    positions: tuple[int, ...]
+
+
+class Conflict(msgspec.Struct, frozen=True):
+    """Somebody else was there first: this stream does not stand where the unit expected it."""
+
+    stream_id: UUID
+    expected: int
+    found: int
+
+
+class LogRecorder(PostgresApplicationRecorder):
+    """Events in `evosense_log.stored_events`, which `evosense migrate` makes; never by `create_table`."""
+
+    def __init__(self, datastore: RoleDatastore) -> None:
+        super().__init__(datastore, events_table_name="stored_events")
+        self.channel_name = CHANNEL
+
+    def insert_events(self, stored_events: Sequence[StoredEvent], **_: Any) -> Sequence[int]:
+        """Append all or none, as the library's interface has it. Raises `IntegrityError` on a conflict."""
+        events = [event for event in stored_events if isinstance(event, TenantStoredEvent)]
+        if len(events) != len(stored_events):
+            raise TypeError("an event without a tenant can't be appended")
+        if not events:
+            return []
+        outcome = self.append([events])[0]
+        if isinstance(outcome, Conflict):
+            raise IntegrityError(f"stream {outcome.stream_id} stands at {outcome.found}, not at {outcome.expected}")
+        return outcome.positions
+
+    def append(self, units: Sequence[Unit]) -> list[Appended | Conflict]:
+        """Append each unit, all of it or none, in one transaction; one outcome a unit, in the order given.
+
+        A unit is refused alone when a stream of it has moved, or was moved by an earlier unit of the same call. When
+        the connection is lost on the way, the append is tried once more; what the first try had committed is
+        recognised by its bytes, which no other writer can have produced. Raises `OperationalError` if that fails too.
+        """
+        try:
+            return self._append(units, again=False)
+        except OperationalError:
+            return self._append(units, again=True)
+
+    def _append(self, units: Sequence[Unit], *, again: bool) -> list[Appended | Conflict]:
+        with self.datastore.get_connection() as conn, conn.transaction():
+            _LOG.lock_for_append(conn)
+            versions = self._versions(conn, units)
+            accepted: list[Unit] = []
+            outcomes: list[Appended | Conflict | None] = []
+            for unit in units:
+                conflict = _conflict(unit, versions)
+                outcomes.append(conflict)
+                if conflict is None:
+                    accepted.append(unit)
+                    versions.update({event.originator_id: event.originator_version for event in unit})
+            positions = iter(self._insert(conn, [event for unit in accepted for event in unit]))
+            done: list[Appended | Conflict] = []
+            for unit, refused in zip(units, outcomes, strict=True):
+                if refused is None:
+                    done.append(Appended(tuple(next(positions) for _ in unit)))
+                else:
+                    ours = self._stored(conn, unit) if again else None
+                    done.append(Appended(ours) if ours else refused)
+            return done
+
+    def _versions(self, conn: Connection[Any], units: Sequence[Unit]) -> dict[UUID | str, int]:
+        stream_ids = list({event.originator_id for unit in units for event in unit})
+        return {
+            row["originator_id"]: row["originator_version"] for row in _LOG.stream_versions(conn, stream_ids=stream_ids)
+        }
+
+    def _insert(self, conn: Connection[Any], events: Sequence[TenantStoredEvent]) -> list[int]:
+        if not events:
+            return []
+        rows = _LOG.append(
+            conn,
+            originator_ids=[event.originator_id for event in events],
+            originator_versions=[event.originator_version for event in events],
+            topics=[event.topic for event in events],
+            states=[event.state for event in events],
+            tenant_ids=[event.tenant_id for event in events],
+        )
+        positions = [row["notification_id"] for row in rows]
+        _LOG.notify(conn, channel=CHANNEL, payload=str(positions[-1]))
+        return positions
+
+    def _stored(self, conn: Connection[Any], unit: Unit) -> tuple[int, ...] | None:
+        """The positions of a unit that is in the log to the byte: an earlier try whose answer was lost."""
+        positions: list[int] = []
+        for event in unit:
+            row = _LOG.event_at(conn, stream_id=event.originator_id, version=event.originator_version)
+            if row is None or bytes(row["state"]) != event.state:
+                return None
+            positions.append(row["notification_id"])
+        return tuple(positions)
+
+
+def _conflict(unit: Unit, versions: dict[UUID | str, int]) -> Conflict | None:
+    """The first stream of the unit that is not where the unit expects it."""
+    seen: dict[UUID | str, int] = {}
+    for event in unit:
+        found = seen.get(event.originator_id, versions.get(event.originator_id, 0))
+        if event.originator_version != found + 1:
+            return Conflict(UUID(str(event.originator_id)), event.originator_version - 1, found)
+        seen[event.originator_id] = event.originator_version
+    return None

@@ -1,0 +1,129 @@
+"""How an event stands in the log: its topic, its open fields, and its personal fields in one sealed piece.
+
+The state is a msgpack map of the open fields by name; under `~` lie the sealed fields, themselves a msgpack map,
+encrypted with the tenant's key and bound to tenant, stream, version and topic, so that a sealed piece that is copied to
+another place does not open there. Topic is `context.Name:version`, without a module path (DESIGN rule 4).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from eventsourcing.domain import DomainEventProtocol
+from eventsourcing.persistence import Mapper, MapperDeserialisationError, StoredEvent, Transcoder
+
+from adapters.vault import SealBroken, Vault
+from domain import catalog  # noqa: F401 - enters all event types in the register
+from domain.event import Event, event_types
+from domain.upcasting import upcast
+
+_SEALED: Final = "~"
+_PLACE: Final = ("originator_id", "originator_version")
+
+
+class UnknownEventType(MapperDeserialisationError):
+    """The log holds an event of a type or version that this program does not know."""
+
+
+class UndecodableEvent(MapperDeserialisationError):
+    """The bytes of an event are not what its type promises."""
+
+
+class BrokenSeal(MapperDeserialisationError):
+    """The sealed part of an event was changed or moved, or its tenant's key is another one."""
+
+
+class MsgpackTranscoder(Transcoder):
+    """Bytes of msgpack. UUIDs become text, times become msgpack's own timestamps."""
+
+    def __init__(self) -> None:
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder = msgspec.msgpack.Decoder()
+
+    def encode(self, obj: Any) -> bytes:
+        """See `Transcoder.encode`."""
+        return self._encoder.encode(obj)
+
+    def decode(self, data: bytes) -> Any:
+        """See `Transcoder.decode`. Raises `msgspec.DecodeError`."""
+        return self._decoder.decode(data)
+
+
+class StructMapper(Mapper[UUID]):
+    """Turns our struct events into the library's stored events and back, sealing on the way."""
+
+    def __init__(self, vault: Vault) -> None:
+        super().__init__(MsgpackTranscoder())
+        self._vault = vault
+
+    def to_stored_event(self, domain_event: DomainEventProtocol[UUID]) -> "TenantStoredEvent":
+        """Seal and encode. Raises `VaultError` where the tenant has no key."""
+        if not isinstance(domain_event, Event):
+            raise TypeError(f"{type(domain_event).__name__} is not one of our events")
+        cls = type(domain_event)
+        open_fields: dict[str, Any] = {}
+        personal: dict[str, Any] = {}
+        for field in cls.__struct_fields__:
+            if field not in _PLACE:
+                (personal if field in cls.sealed_fields else open_fields)[field] = getattr(domain_event, field)
+        topic = cls.topic()
+        if personal:
+            place = _place(domain_event.tenant_id, domain_event.originator_id, domain_event.originator_version, topic)
+            plain = self.transcoder.encode(personal)
+            open_fields[_SEALED] = self._vault.key(domain_event.tenant_id).seal(plain, place)
+        return TenantStoredEvent(
+            originator_id=domain_event.originator_id,
+            originator_version=domain_event.originator_version,
+            topic=topic,
+            state=self.transcoder.encode(open_fields),
+            tenant_id=domain_event.tenant_id,
+        )
+
+    def to_domain_event(self, stored_event: StoredEvent) -> Event:
+        """Decode, open, upcast. Raises `UnknownEventType`, `UndecodableEvent` or `BrokenSeal`, none with content."""
+        name, _, version = stored_event.topic.rpartition(":")
+        cls = event_types().get(name)
+        if cls is None or not version.isdigit() or not 1 <= int(version) <= cls.type_version:
+            raise UnknownEventType(f"{_where(stored_event)}: this program does not know that type and version")
+        try:
+            fields = self.transcoder.decode(stored_event.state)
+            tenant_id = UUID(fields["tenant_id"])
+            sealed = fields.pop(_SEALED, None)
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UndecodableEvent(f"{_where(stored_event)}: {type(error).__name__}") from None
+        if sealed is not None:
+            stream_id = _uuid(stored_event.originator_id)
+            place = _place(tenant_id, stream_id, stored_event.originator_version, stored_event.topic)
+            try:
+                plain = self._vault.key(tenant_id).open(sealed, place)
+            except SealBroken:
+                raise BrokenSeal(f"{_where(stored_event)}: its sealed part does not fit its key and place") from None
+            fields.update(self.transcoder.decode(plain))
+        fields = upcast(name, int(version), fields)
+        fields["originator_id"] = stored_event.originator_id
+        fields["originator_version"] = stored_event.originator_version
+        try:
+            return msgspec.convert(fields, cls)
+        except msgspec.ValidationError:
+            # The library's message quotes no values, but names the field of a personal value: keep it out as well.
+            raise UndecodableEvent(f"{_where(stored_event)}: a field is missing or of another type") from None
+
+
+@dataclass(frozen=True)
+class TenantStoredEvent(StoredEvent):
+    """A stored event that also says whose it is: the log has a column for it."""
+
+    tenant_id: UUID
+
+
+def _place(tenant_id: UUID, stream_id: UUID, version: int, topic: str) -> bytes:
+    return tenant_id.bytes + stream_id.bytes + version.to_bytes(8, "big") + topic.encode()
+
+
+def _where(stored: StoredEvent) -> str:
+    return f"event {stored.originator_version} of stream {stored.originator_id} ({stored.topic})"
+
+
+def _uuid(value: UUID | str) -> UUID:
+    return value if isinstance(value, UUID) else UUID(value)

@@ -1,0 +1,81 @@
+"""Plain connections to PostgreSQL in one of our database roles, and the pool that queries are answered from."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncConnection, Connection
+from psycopg.rows import DictRow, dict_row
+from psycopg.sql import SQL, Identifier
+from psycopg_pool import AsyncConnectionPool
+
+from adapters.event_store import Role
+
+
+def connect(dsn: str, role: Role) -> Connection[DictRow]:
+    """One connection in autocommit mode that has taken on `role`. Raises `psycopg.OperationalError`."""
+    conn = psycopg.connect(dsn, autocommit=True, row_factory=dict_row, connect_timeout=10)
+    conn.execute(SQL("SET ROLE {}").format(Identifier(role)))
+    return conn
+
+
+async def connect_async(dsn: str, role: Role) -> AsyncConnection[DictRow]:
+    """The same for coroutines."""
+    conn = await AsyncConnection.connect(dsn, autocommit=True, row_factory=dict_row, connect_timeout=10)
+    await conn.execute(SQL("SET ROLE {}").format(Identifier(role)))
+    return conn
+
+
+class ReadPool:
+    """Answers queries as `evosense_app`: the role that row-level security binds and that can write nothing."""
+
+    def __init__(self, dsn: str, *, size: int = 8) -> None:
+        self._pool: AsyncConnectionPool[AsyncConnection[DictRow]] = AsyncConnectionPool(
+            dsn,
+            min_size=1,
+            max_size=size,
+            open=False,
+            kwargs={"autocommit": True, "row_factory": dict_row, "connect_timeout": 10},
+            configure=_become_app,
+            check=AsyncConnectionPool.check_connection,
+            timeout=10,
+        )
+
+    async def open(self) -> None:
+        """Connect. Raises `psycopg_pool.PoolTimeout` where the server does not answer."""
+        await self._pool.open(wait=True, timeout=30)
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def as_tenant(self, tenant_id: UUID) -> AsyncIterator[AsyncConnection[Any]]:
+        """A connection within a transaction that sees this tenant's rows and no others."""
+        async with self._transaction("evosense.tenant_id", str(tenant_id)) as conn:
+            yield conn
+
+    @asynccontextmanager
+    async def all_tenants(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """A connection within a transaction that sees the list of tenants, and no row of any other table."""
+        async with self._transaction("evosense.all_tenants", "on") as conn:
+            yield conn
+
+    @asynccontextmanager
+    async def unbound(self) -> AsyncIterator[AsyncConnection[Any]]:
+        """A connection that sees no tenant's rows: for the state of the system itself."""
+        async with self._pool.connection() as conn:
+            yield conn
+
+    @asynccontextmanager
+    async def _transaction(self, setting: str, value: str) -> AsyncIterator[AsyncConnection[Any]]:
+        async with self._pool.connection() as conn, conn.transaction():
+            # Local to the transaction: the next user of the connection starts with none.
+            await conn.execute("SELECT set_config(%s, %s, true)", (setting, value))
+            yield conn
+
+
+async def _become_app(conn: AsyncConnection[Any]) -> None:
+    await conn.execute(SQL("SET ROLE {}").format(Identifier("evosense_app")))

@@ -1,0 +1,104 @@
+"""The configuration: environment variables that begin with `EVOSENSE_`, checked once at the start."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_HOME = Path(".evosense")
+
+
+class SettingsError(Exception):
+    """The configuration can't be used; the message says which variable, and what would be right."""
+
+
+class Settings(BaseSettings):
+    """All settings. Each field is read from `EVOSENSE_<FIELD IN CAPITALS>`; the README has them in one table."""
+
+    model_config = SettingsConfigDict(env_prefix="EVOSENSE_", extra="ignore", hide_input_in_errors=True)
+
+    home: Path = Field(DEFAULT_HOME, description="where the embedded servers and generated secrets live")
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL for the running roles; the embedded server where it is missing"
+    )
+    admin_database_url: SecretStr | None = Field(
+        None, description="PostgreSQL as an administrator, for `evosense migrate` and `evosense rebuild`"
+    )
+    nats_url: SecretStr | None = Field(None, description="NATS with JetStream; the embedded server where it is missing")
+    master_key: SecretStr | None = Field(None, description="32 bytes in base64 that wrap every tenant's key")
+    master_key_file: Path | None = Field(None, description="a file that holds the master key, instead of the variable")
+    api_host: str = Field("127.0.0.1", description="address that the API listens on")
+    api_port: int = Field(8080, ge=0, le=65535, description="port that the API listens on; 0 takes a free one")
+    public_url: str | None = Field(None, description="how the API is reached from outside; used in webhook addresses")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
+    log_format: Literal["console", "json"] = Field("json", description="how it is logged")
+    worker_batch: int = Field(64, ge=1, le=1024, description="messages that the worker takes at once")
+    worker_max_deliver: int = Field(5, ge=1, le=100, description="tries of a message before it is parked")
+    worker_retry_delay: float = Field(5.0, ge=0, le=3600, description="seconds before a failed message is tried again")
+    projector_batch: int = Field(1000, ge=1, le=20000, description="events that the projector takes at once")
+    projector_poll: float = Field(1.0, gt=0, le=60, description="seconds between looks at the log without a wake-up")
+    wait_timeout: float = Field(
+        10.0, ge=0, le=60, description="seconds that a query waits for the position it was given"
+    )
+
+    @classmethod
+    def load(cls) -> "Settings":
+        """Read the environment. Raises `SettingsError`."""
+        try:
+            return cls()
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"EVOSENSE_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
+                for problem in error.errors(include_input=False)
+            )
+            raise SettingsError(f"the configuration can't be used: {wrong}") from None
+
+    @property
+    def runtime_dsn(self) -> str:
+        """Where the running roles connect. Raises `SettingsError` where it is not set."""
+        return _needed(self.database_url, "EVOSENSE_DATABASE_URL", "postgresql://evosense:secret@host:5432/evosense")
+
+    @property
+    def admin_dsn(self) -> str:
+        """Where `migrate` connects. Raises `SettingsError` where it is not set."""
+        example = "postgresql://postgres:secret@host:5432/evosense"
+        return _needed(self.admin_database_url, "EVOSENSE_ADMIN_DATABASE_URL", example)
+
+    @property
+    def nats_dsn(self) -> str:
+        """Where NATS is. Raises `SettingsError` where it is not set."""
+        return _needed(self.nats_url, "EVOSENSE_NATS_URL", "nats://host:4222")
+
+    def master_key_text(self) -> str:
+        """The master key as it was written. Raises `SettingsError` where there is none, or two."""
+        if self.master_key and self.master_key_file:
+            raise SettingsError("EVOSENSE_MASTER_KEY and EVOSENSE_MASTER_KEY_FILE are both set: set one of them")
+        if self.master_key:
+            return self.master_key.get_secret_value().strip()
+        if self.master_key_file:
+            try:
+                return self.master_key_file.read_text("ascii").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                why = getattr(error, "strerror", None) or "it is not text"
+                raise SettingsError(f"EVOSENSE_MASTER_KEY_FILE: {self.master_key_file} can't be read: {why}") from None
+        raise SettingsError(
+            "no master key: set EVOSENSE_MASTER_KEY, or EVOSENSE_MASTER_KEY_FILE, to 32 random bytes in base64 "
+            "(openssl rand -base64 32). Keep a copy elsewhere: without it nothing in the log can be read"
+        )
+
+    def environment(self) -> dict[str, str]:
+        """This process's environment with these settings in it, for the processes it starts."""
+        ours = {
+            f"EVOSENSE_{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            for name, value in self
+            if value is not None
+        }
+        return {**os.environ, **ours}
+
+
+def _needed(value: SecretStr | None, name: str, example: str) -> str:
+    if value is None:
+        raise SettingsError(f"{name} is not set; it looks like {example}")
+    return value.get_secret_value()

@@ -1,0 +1,179 @@
+"""The vault: a key for each tenant, wrapped by the master key; sealing, opening and keyed hashing with it.
+
+Envelope encryption: the master key never touches data, it only wraps the 32 random bytes that are a tenant's root
+key. From the root key HKDF-SHA-256 (RFC 5869) derives one key for sealing (AES-256-GCM) and one for hashing
+identities (HMAC-SHA-256), so that neither use can tell anything about the other.
+"""
+
+import base64
+import binascii
+import hmac
+import os
+import threading
+from collections import OrderedDict
+from hashlib import sha256
+from typing import Final, Protocol
+from uuid import UUID
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+KEY_BYTES: Final = 32
+_NONCE_BYTES: Final = 12
+
+
+class VaultError(Exception):
+    """A key is missing or does not fit. The message names keys by their id, never by their bytes."""
+
+
+class MasterKeyError(VaultError):
+    """The master key is unusable, or is not the one that the tenants' keys were wrapped with."""
+
+
+class SealBroken(VaultError):
+    """Sealed bytes were changed, moved to another place, or sealed with another key."""
+
+
+class KeyStore(Protocol):
+    """Where the wrapped keys are kept."""
+
+    def get(self, tenant_id: UUID) -> tuple[bytes, str] | None:
+        """The wrapped key of a tenant and the id of the master key that wraps it; None where there is none."""
+
+    def add(self, tenant_id: UUID, wrapped: bytes, master_key_id: str) -> None:
+        """Keep a new tenant's key. The first one stays where two are added at once."""
+
+    def any(self) -> tuple[UUID, bytes, str] | None:
+        """Any tenant with its key, as a probe; None where there is no tenant yet."""
+
+
+class MasterKey:
+    """The key above all keys."""
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) != KEY_BYTES:
+            raise MasterKeyError(f"a master key is {KEY_BYTES} bytes in base64; this one is {len(key)} bytes")
+        self._wrap = AESGCM(_derive(key, b"evosense wrap"))
+        self._sign = _derive(key, b"evosense tokens")
+        #: Names the key without telling anything of it.
+        self.id: Final = sha256(_derive(key, b"evosense id")).hexdigest()[:16]
+
+    @classmethod
+    def from_text(cls, text: str) -> "MasterKey":
+        """Read it from base64. Raises `MasterKeyError`."""
+        try:
+            return cls(base64.b64decode(text, validate=True))
+        except (binascii.Error, ValueError):
+            raise MasterKeyError("the master key is not base64: make one with `openssl rand -base64 32`") from None
+
+    @staticmethod
+    def generate_text() -> str:
+        """A new random master key in base64."""
+        return base64.b64encode(os.urandom(KEY_BYTES)).decode()
+
+    @property
+    def signing_key(self) -> bytes:
+        """The key that signs access tokens: it follows from the master key, so there is one secret to keep, not two."""
+        return self._sign
+
+    def wrap(self, tenant_id: UUID, key: bytes) -> bytes:
+        """Encrypt a tenant's root key."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._wrap.encrypt(nonce, key, tenant_id.bytes)
+
+    def unwrap(self, tenant_id: UUID, wrapped: bytes) -> bytes:
+        """Decrypt a tenant's root key. Raises `MasterKeyError`."""
+        try:
+            return self._wrap.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], tenant_id.bytes)
+        except (InvalidTag, ValueError):
+            raise MasterKeyError(f"the master key {self.id} does not open the key of tenant {tenant_id}") from None
+
+
+class TenantKey:
+    """What one tenant's root key can do."""
+
+    def __init__(self, root: bytes) -> None:
+        self._seal = AESGCM(_derive(root, b"evosense seal"))
+        self._identity = _derive(root, b"evosense identity")
+
+    def seal(self, plain: bytes, bound_to: bytes) -> bytes:
+        """Encrypt and bind to a place: 12 bytes of nonce, the ciphertext, 16 bytes of tag."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._seal.encrypt(nonce, plain, bound_to)
+
+    def open(self, sealed: bytes, bound_to: bytes) -> bytes:
+        """Decrypt what was sealed for this place. Raises `SealBroken`."""
+        try:
+            return self._seal.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], bound_to)
+        except (InvalidTag, ValueError):
+            raise SealBroken("sealed bytes do not fit their key and place") from None
+
+    def pseudonym(self, identity: str) -> str:
+        """HMAC-SHA-256 of a canonical identity in hex, 64 characters: the same person is the same in one tenant only."""
+        return hmac.new(self._identity, identity.encode(), sha256).hexdigest()
+
+
+class Vault:
+    """All tenants' keys, with a bounded memory of those used last. Safe to share between threads."""
+
+    def __init__(self, master: MasterKey, store: KeyStore, *, remember: int = 1024) -> None:
+        self._master = master
+        self._store = store
+        self._remember = remember
+        self._known: OrderedDict[UUID, TenantKey] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def signing_key(self) -> bytes:
+        """See `MasterKey.signing_key`."""
+        return self._master.signing_key
+
+    def verify(self) -> None:
+        """Check that the master key is the right one. Raises `MasterKeyError`; says nothing of an empty store."""
+        probe = self._store.any()
+        if probe is None:
+            return
+        tenant_id, wrapped, master_key_id = probe
+        if master_key_id != self._master.id:
+            raise MasterKeyError(
+                f"this is the master key {self._master.id}, but the tenants' keys were wrapped with {master_key_id}: "
+                "set EVOSENSE_MASTER_KEY or EVOSENSE_MASTER_KEY_FILE to that one"
+            )
+        self._master.unwrap(tenant_id, wrapped)
+
+    def create(self, tenant_id: UUID) -> None:
+        """Make a key for a new tenant; does nothing where it has one."""
+        wrapped = self._master.wrap(tenant_id, os.urandom(KEY_BYTES))
+        self._store.add(tenant_id, wrapped, self._master.id)
+
+    def key(self, tenant_id: UUID) -> TenantKey:
+        """The tenant's key. Raises `VaultError` where there is none, `MasterKeyError` where it does not open."""
+        with self._lock:
+            known = self._known.get(tenant_id)
+            if known is not None:
+                self._known.move_to_end(tenant_id)
+                return known
+        kept = self._store.get(tenant_id)
+        if kept is None:
+            raise VaultError(f"there is no key of tenant {tenant_id}")
+        key = TenantKey(self._master.unwrap(tenant_id, kept[0]))
+        with self._lock:
+            self._known[tenant_id] = key
+            while len(self._known) > self._remember:
+                self._known.popitem(last=False)
+        return key
+
+    def seal_text(self, tenant_id: UUID, text: str, purpose: str) -> str:
+        """Encrypt a short text for a column; base64."""
+        sealed = self.key(tenant_id).seal(text.encode(), tenant_id.bytes + purpose.encode())
+        return base64.b64encode(sealed).decode()
+
+    def open_text(self, tenant_id: UUID, sealed: str, purpose: str) -> str:
+        """Decrypt what `seal_text` encrypted for that purpose. Raises `SealBroken`."""
+        return self.key(tenant_id).open(base64.b64decode(sealed), tenant_id.bytes + purpose.encode()).decode()
+
+
+def _derive(key: bytes, purpose: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=purpose).derive(key)

@@ -1,0 +1,166 @@
+"""Connection: one instance of Evolution API that speaks to us, and the secret it proves itself with."""
+
+from typing import Annotated, Final, Self
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from msgspec.structs import replace
+
+from domain.aggregate import Aggregate, Command, derived_id
+from domain.errors import AlreadyExists, Invalid, NotFound
+from domain.event import SEALED, Event, event_type
+
+#: The documented column is `varchar(255)` and holds the token encrypted.
+MAX_SEALED_TOKEN: Final = 255
+
+
+@event_type("connections.ConnectionRegistered")
+class ConnectionRegistered(Event, frozen=True, kw_only=True):
+    """An Evolution instance may send us messages.
+
+    `sealed_token` is the token encrypted with the tenant's key when it was given: the read model copies it, so a
+    rebuild gives the same bytes. `company_sender` is the keyed hash that stands as the sender of what the company
+    itself writes on this connection.
+    """
+
+    name: str
+    evo_ws_url: str
+    sealed_token: Annotated[str, SEALED]
+    company_sender: str
+
+
+@event_type("connections.TokenRotated")
+class TokenRotated(Event, frozen=True, kw_only=True):
+    """The instance proves itself with another token from now on."""
+
+    sealed_token: Annotated[str, SEALED]
+
+
+@event_type("connections.ConnectionActivated")
+class ConnectionActivated(Event, frozen=True, kw_only=True):
+    """Messages of this connection are accepted again."""
+
+
+@event_type("connections.ConnectionDeactivated")
+class ConnectionDeactivated(Event, frozen=True, kw_only=True):
+    """Messages of this connection are refused."""
+
+
+class RegisterConnection(Command, frozen=True, kw_only=True):
+    """Let an Evolution instance send us messages."""
+
+    tenant_id: UUID
+    name: str
+    evo_ws_url: str
+    sealed_token: str
+    company_sender: str
+
+
+class RotateToken(Command, frozen=True, kw_only=True):
+    """Set another token."""
+
+    sealed_token: str
+
+
+class ActivateConnection(Command, frozen=True, kw_only=True):
+    """Accept messages again."""
+
+
+class DeactivateConnection(Command, frozen=True, kw_only=True):
+    """Refuse messages from now on."""
+
+
+class Connection(Aggregate, frozen=True, kw_only=True):
+    """State of a connection. Its stream id is derived from tenant and name, which makes names unique in a tenant."""
+
+    tenant_id: UUID | None = None
+    name: str = ""
+    evo_ws_url: str = ""
+    sealed_token: str = ""
+    company_sender: str = ""
+    is_active: bool = False
+
+    def evolve(self, event: Event) -> Self:
+        """See `Aggregate.evolve`."""
+        after = super().evolve(event)
+        match event:
+            case ConnectionRegistered():
+                return replace(
+                    after,
+                    tenant_id=event.tenant_id,
+                    name=event.name,
+                    evo_ws_url=event.evo_ws_url,
+                    sealed_token=event.sealed_token,
+                    company_sender=event.company_sender,
+                    is_active=True,
+                )
+            case TokenRotated():
+                return replace(after, sealed_token=event.sealed_token)
+            case ConnectionActivated():
+                return replace(after, is_active=True)
+            case ConnectionDeactivated():
+                return replace(after, is_active=False)
+        return after
+
+    def decide(self, command: Command) -> tuple[Event, ...]:
+        """See `Aggregate.decide`."""
+        if isinstance(command, RegisterConnection):
+            return self._register(command)
+        if self.tenant_id is None:
+            raise NotFound("there is no such connection")
+        match command:
+            case RotateToken():
+                _check_token(command.sealed_token)
+                return (self._event(TokenRotated, command, self.tenant_id, sealed_token=command.sealed_token),)
+            case ActivateConnection():
+                return () if self.is_active else (self._event(ConnectionActivated, command, self.tenant_id),)
+            case DeactivateConnection():
+                return (self._event(ConnectionDeactivated, command, self.tenant_id),) if self.is_active else ()
+        raise Invalid(f"a connection does not understand {type(command).__name__}")
+
+    def _register(self, command: RegisterConnection) -> tuple[Event, ...]:
+        if self.exists:
+            raise AlreadyExists(f"the tenant has a connection of the name {command.name!r} already")
+        name = connection_name(command.name)
+        if self.id != connection_id(command.tenant_id, name):
+            raise Invalid("the connection's id does not belong to that tenant and name")
+        url = urlsplit(command.evo_ws_url)
+        if url.scheme not in ("http", "https", "ws", "wss") or not url.hostname:
+            raise Invalid("evo_ws_url is the address of the Evolution server, such as https://evo.example.com")
+        if url.username or url.password:
+            raise Invalid("evo_ws_url must not hold a user name or password: the token has a field of its own")
+        _check_token(command.sealed_token)
+        return (
+            self._event(
+                ConnectionRegistered,
+                command,
+                command.tenant_id,
+                name=name,
+                evo_ws_url=command.evo_ws_url,
+                sealed_token=command.sealed_token,
+                company_sender=command.company_sender,
+            ),
+        )
+
+
+def connection_name(name: str) -> str:
+    """The name as it is kept: trimmed. Raises `Invalid` if it can't be one."""
+    name = name.strip()
+    if not 1 <= len(name) <= 80:
+        raise Invalid(f"a connection's name has 1 to 80 characters; this one has {len(name)}")
+    return name
+
+
+def connection_id(tenant_id: UUID, name: str) -> UUID:
+    """The stream id of a tenant's connection of that name."""
+    return derived_id("connection", tenant_id, connection_name(name))
+
+
+def connection(identifier: UUID) -> Connection:
+    """The connection of that id before anything has happened."""
+    return Connection(id=identifier)
+
+
+def _check_token(sealed_token: str) -> None:
+    if len(sealed_token) > MAX_SEALED_TOKEN:
+        raise Invalid("the token is too long: at most 160 characters fit the documented column once encrypted")

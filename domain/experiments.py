@@ -1,0 +1,96 @@
+"""Inference: one answer of one model to one message under one version of the prompt, with what it cost."""
+
+from typing import Final, Self
+from uuid import UUID
+
+from msgspec.structs import replace
+
+from domain.aggregate import Aggregate, Command, derived_id
+from domain.errors import Invalid
+from domain.event import Event, event_type
+
+#: The run under which the analyses are recorded that the dashboards show.
+LIVE_RUN: Final = "live"
+_LIMIT = 64
+
+
+@event_type("experiments.InferenceRecorded")
+class InferenceRecorded(Event, frozen=True, kw_only=True):
+    """A model answered. `latency_ms`: how long it took, in milliseconds; `is_shadow`: nobody is shown the answer."""
+
+    message_id: UUID
+    model_name: str
+    prompt_version: str
+    template_hash: str
+    latency_ms: int
+    sentiment: float
+    emotion: str
+    satisfaction: int
+    is_shadow: bool
+    run_id: str
+
+
+class RecordInference(Command, frozen=True, kw_only=True):
+    """Record a model's answer."""
+
+    tenant_id: UUID
+    message_id: UUID
+    model_name: str
+    prompt_version: str
+    template_hash: str
+    latency_ms: int
+    sentiment: float
+    emotion: str
+    satisfaction: int
+    is_shadow: bool = False
+    run_id: str = LIVE_RUN
+
+
+class Inference(Aggregate, frozen=True, kw_only=True):
+    """State of an inference: it happened, or it did not."""
+
+    tenant_id: UUID | None = None
+
+    def evolve(self, event: Event) -> Self:
+        """See `Aggregate.evolve`."""
+        return replace(super().evolve(event), tenant_id=event.tenant_id)
+
+    def decide(self, command: Command) -> tuple[Event, ...]:
+        """See `Aggregate.decide`."""
+        if not isinstance(command, RecordInference):
+            raise Invalid(f"an inference does not understand {type(command).__name__}")
+        if self.exists:
+            return ()
+        for field in ("model_name", "prompt_version", "template_hash", "run_id"):
+            value: str = getattr(command, field)
+            if not 1 <= len(value) <= _LIMIT:
+                raise Invalid(f"{field} has 1 to {_LIMIT} characters; this one has {len(value)}")
+        if command.latency_ms < 0:
+            raise Invalid("latency_ms can't be negative")
+        return (
+            self._event(
+                InferenceRecorded,
+                command,
+                command.tenant_id,
+                message_id=command.message_id,
+                model_name=command.model_name,
+                prompt_version=command.prompt_version,
+                template_hash=command.template_hash,
+                latency_ms=command.latency_ms,
+                sentiment=command.sentiment,
+                emotion=command.emotion,
+                satisfaction=command.satisfaction,
+                is_shadow=command.is_shadow,
+                run_id=command.run_id,
+            ),
+        )
+
+
+def inference_id(message_id: UUID, run_id: str, prompt_version: str, model_name: str) -> UUID:
+    """The stream id of an inference: (message, run, prompt, model)."""
+    return derived_id("inference", message_id, run_id, prompt_version, model_name)
+
+
+def inference(identifier: UUID) -> Inference:
+    """The inference of that id before anything has happened."""
+    return Inference(id=identifier)

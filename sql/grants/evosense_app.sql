@@ -1,0 +1,24 @@
+REVOKE ALL ON ALL TABLES IN SCHEMA evosense, evosense_log, evosense_ops FROM evosense_app;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA evosense, evosense_log FROM evosense_app;
+
+GRANT USAGE ON SCHEMA evosense TO evosense_app;
+GRANT SELECT ON
+    evosense.tenancy_tenant,
+    evosense.authn_user,
+    evosense.connections_evolutionconnection,
+    evosense.connections_companysender,
+    evosense.messages_message,
+    evosense.messages_embedding,
+    evosense.experiments_prompttemplate,
+    evosense.experiments_inference,
+    evosense.experiments_experimentrun,
+    evosense.billing_paymentaccount,
+    evosense.billing_billingevent,
+    evosense.metrics_message,
+    evosense.metrics_rollup,
+    evosense.metrics_emotion,
+    evosense.metrics_latency,
+    evosense.tenant_metrics,
+    evosense.tenant_metrics_by_author
+TO evosense_app;
+GRANT EXECUTE ON FUNCTION evosense.semantic_search(uuid, vector, integer, float) TO evosense_app;

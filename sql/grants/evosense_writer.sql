@@ -1,0 +1,16 @@
+REVOKE ALL ON ALL TABLES IN SCHEMA evosense, evosense_log, evosense_ops FROM evosense_writer;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA evosense_log FROM evosense_writer;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA evosense, evosense_log FROM evosense_writer;
+
+GRANT USAGE ON SCHEMA evosense_log, evosense_ops TO evosense_writer;
+-- Append-only by privilege: no UPDATE, no DELETE, no TRUNCATE.
+GRANT SELECT, INSERT ON evosense_log.stored_events, evosense_log.tenant_keys TO evosense_writer;
+GRANT USAGE ON SEQUENCE evosense_log.stored_events_notification_id_seq TO evosense_writer;
+GRANT EXECUTE ON FUNCTION evosense_log.lock_for_append() TO evosense_writer;
+-- Wrapping a tenant's key with a new master key changes these two columns and never whose key it is.
+GRANT UPDATE (wrapped_key, master_key_id) ON evosense_log.tenant_keys TO evosense_writer;
+GRANT SELECT, INSERT, UPDATE, DELETE ON
+    evosense_ops.relay_checkpoints,
+    evosense_ops.parked_events
+TO evosense_writer;
+GRANT SELECT ON evosense_ops.projection_checkpoints TO evosense_writer;

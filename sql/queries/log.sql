@@ -1,0 +1,94 @@
+-- The event log: what adapters/event_store asks of it.
+
+-- name: lock_for_append()!
+-- Appends happen one after the other, so that positions are given in commit order (DESIGN rule 2).
+SELECT evosense_log.lock_for_append();
+
+-- name: stream_versions(stream_ids)
+-- The last version of each of these streams that exists.
+SELECT s.originator_id, latest.originator_version
+FROM unnest(:stream_ids::uuid[]) AS s(originator_id)
+CROSS JOIN LATERAL (
+    SELECT e.originator_version
+    FROM evosense_log.stored_events AS e
+    WHERE e.originator_id = s.originator_id
+    ORDER BY e.originator_version DESC
+    LIMIT 1
+) AS latest;
+
+-- name: append(originator_ids, originator_versions, topics, states, tenant_ids)
+-- Append events in the order given; returns their positions in that order.
+WITH appended AS (
+    INSERT INTO evosense_log.stored_events (originator_id, originator_version, topic, state, tenant_id)
+    SELECT i.originator_id, i.originator_version, i.topic, i.state, i.tenant_id
+    FROM unnest(
+        :originator_ids::uuid[], :originator_versions::bigint[], :topics::text[], :states::bytea[], :tenant_ids::uuid[]
+    ) WITH ORDINALITY AS i(originator_id, originator_version, topic, state, tenant_id, place)
+    ORDER BY i.place
+    RETURNING notification_id
+)
+SELECT notification_id FROM appended ORDER BY notification_id;
+
+-- name: notify(channel, payload)!
+SELECT pg_notify(:channel, :payload);
+
+-- name: event_at(stream_id, version)^
+-- One event by its place in its stream.
+SELECT notification_id, state
+FROM evosense_log.stored_events
+WHERE originator_id = :stream_id AND originator_version = :version;
+
+-- name: last_position_of(stream_id)$
+-- The position of a stream's last event; no row where there is no such stream.
+SELECT notification_id
+FROM evosense_log.stored_events
+WHERE originator_id = :stream_id
+ORDER BY originator_version DESC
+LIMIT 1;
+
+-- name: births(stream_ids)
+-- The position of the first event of each stream: it is the id of the row that the stream became (DESIGN rule 1).
+SELECT e.originator_id, e.notification_id
+FROM evosense_log.stored_events AS e
+WHERE e.originator_id = ANY(:stream_ids::uuid[]) AND e.originator_version = 1;
+
+-- name: stream_at(position)^
+-- The stream, tenant and topic of the event at a position.
+SELECT originator_id, tenant_id, topic FROM evosense_log.stored_events WHERE notification_id = :position;
+
+-- name: stream_events(stream_id)
+-- A stream's events with their positions.
+SELECT notification_id, originator_version, topic, state
+FROM evosense_log.stored_events
+WHERE originator_id = :stream_id
+ORDER BY originator_version;
+
+-- name: streams_events(stream_ids)
+-- All events of several streams.
+SELECT originator_id, originator_version, topic, state
+FROM evosense_log.stored_events
+WHERE originator_id = ANY(:stream_ids::uuid[])
+ORDER BY originator_id, originator_version;
+
+-- name: envelopes_after(position, batch)
+-- Everything about the next events except what is in them: all that the relay may know.
+SELECT notification_id, tenant_id, originator_id, originator_version, topic
+FROM evosense_log.stored_events
+WHERE notification_id > :position
+ORDER BY notification_id
+LIMIT :batch;
+
+-- name: head()$
+-- The last position of the log; 0 where nothing was ever appended.
+SELECT coalesce(max(notification_id), 0) FROM evosense_log.stored_events;
+
+-- name: tenant_key(tenant_id)^
+SELECT wrapped_key, master_key_id FROM evosense_log.tenant_keys WHERE tenant_id = :tenant_id;
+
+-- name: any_tenant_key()^
+SELECT tenant_id, wrapped_key, master_key_id FROM evosense_log.tenant_keys ORDER BY created_at LIMIT 1;
+
+-- name: add_tenant_key(tenant_id, wrapped_key, master_key_id)!
+INSERT INTO evosense_log.tenant_keys (tenant_id, wrapped_key, master_key_id)
+VALUES (:tenant_id, :wrapped_key, :master_key_id)
+ON CONFLICT (tenant_id) DO NOTHING;

@@ -1,0 +1,65 @@
+-- name: count_messages(message_ids, tenant_ids, authors)!
+INSERT INTO evosense.metrics_message (message_id, tenant_id, author)
+SELECT message_id, tenant_id, author
+FROM unnest(:message_ids::bigint[], :tenant_ids::uuid[], :authors::text[]) AS t(message_id, tenant_id, author);
+
+-- name: counted(message_ids)
+-- What these messages count as at present.
+SELECT message_id, tenant_id, author, sentiment, satisfaction, emotion
+FROM evosense.metrics_message
+WHERE message_id = ANY(:message_ids::bigint[]);
+
+-- name: recount(message_ids, sentiments, satisfactions, emotions)!
+UPDATE evosense.metrics_message AS c
+SET sentiment = n.sentiment, satisfaction = n.satisfaction, emotion = n.emotion
+FROM unnest(:message_ids::bigint[], :sentiments::float8[], :satisfactions::int[], :emotions::text[])
+    AS n(message_id, sentiment, satisfaction, emotion)
+WHERE c.message_id = n.message_id;
+
+-- name: add_to_rollup(tenant_ids, authors, messages, analysed, sentiment_sums, satisfaction_sums, positives)!
+INSERT INTO evosense.metrics_rollup AS r (
+    tenant_id, author, messages, analysed, sentiment_sum, satisfaction_sum, positive
+)
+SELECT tenant_id, author, messages, analysed, sentiment_sum, satisfaction_sum, positive
+FROM unnest(
+    :tenant_ids::uuid[], :authors::text[], :messages::bigint[], :analysed::bigint[], :sentiment_sums::numeric[],
+    :satisfaction_sums::bigint[], :positives::bigint[]
+) AS t(tenant_id, author, messages, analysed, sentiment_sum, satisfaction_sum, positive)
+ON CONFLICT (tenant_id, author) DO UPDATE
+SET messages = r.messages + excluded.messages,
+    analysed = r.analysed + excluded.analysed,
+    sentiment_sum = r.sentiment_sum + excluded.sentiment_sum,
+    satisfaction_sum = r.satisfaction_sum + excluded.satisfaction_sum,
+    positive = r.positive + excluded.positive;
+
+-- name: add_to_emotions(tenant_ids, authors, emotions, messages)!
+INSERT INTO evosense.metrics_emotion AS r (tenant_id, author, emotion, messages)
+SELECT tenant_id, author, emotion, messages
+FROM unnest(:tenant_ids::uuid[], :authors::text[], :emotions::text[], :messages::bigint[])
+    AS t(tenant_id, author, emotion, messages)
+ON CONFLICT (tenant_id, author, emotion) DO UPDATE SET messages = r.messages + excluded.messages;
+
+-- name: drop_empty_emotions(tenant_ids)!
+-- A count that fell to nothing leaves no row, as if it had never been: batches of any size end alike.
+DELETE FROM evosense.metrics_emotion WHERE tenant_id = ANY(:tenant_ids::uuid[]) AND messages = 0;
+
+-- name: add_to_latency(tenant_ids, inferences, latency_ms_sums)!
+INSERT INTO evosense.metrics_latency AS r (tenant_id, inferences, latency_ms_sum)
+SELECT tenant_id, inferences, latency_ms_sum
+FROM unnest(:tenant_ids::uuid[], :inferences::bigint[], :latency_ms_sums::bigint[])
+    AS t(tenant_id, inferences, latency_ms_sum)
+ON CONFLICT (tenant_id) DO UPDATE
+SET inferences = r.inferences + excluded.inferences, latency_ms_sum = r.latency_ms_sum + excluded.latency_ms_sum;
+
+-- name: tenant_metrics()^
+SELECT tenant_id, tenant_name, plan, total_messages, avg_sentiment, avg_satisfaction, positive_pct, messages_today,
+    active_connections, avg_latency_ms
+FROM evosense.tenant_metrics;
+
+-- name: by_author()
+SELECT author, total_messages, avg_sentiment, avg_satisfaction, positive_pct
+FROM evosense.tenant_metrics_by_author
+ORDER BY author DESC;
+
+-- name: emotions()
+SELECT author, emotion, messages FROM evosense.metrics_emotion ORDER BY messages DESC, author, emotion;
