@@ -68,26 +68,26 @@ _CARD: Final = re.compile(
     rf"|[0-9]{{4}}{_GAP}[0-9]{{6}}{_GAP}[0-9]{{4,5}}|[0-9]{{8}}{_GAP}[0-9]{{8}}"
     rf"|[0-9]{{4}}{_GAP}[0-9]{{12}}|[0-9]{{12}}{_GAP}[0-9]{{4}}){_END}"
 )
-_MENTION: Final = re.compile(rf"(?<![\w.])@(?P<number>[0-9]{{8,20}}){_END}")
+_MENTION: Final = re.compile(rf"(?<![^\W\d])@(?P<number>[0-9]{{8,20}}){_END}")
 _LINK: Final = re.compile(rf"(?:wa\.me/|phone=)(?P<number>(?:\+|%2B)?[0-9]{{8,15}}){_END}", re.IGNORECASE)
 _PHONE_IN_BRAZIL: Final = re.compile(
-    rf"{_START}(?<!R\$)(?<!R\$ )"
+    rf"(?:{_START}|(?=[+(]))(?<!R\$)(?<!R\$ )"
     r"(?P<country>(?:\((?:\+ ?)?55\)|(?:\+ ?|00 ?)?55)[ .-]{0,3})?"
     # The trunk 0 may stand before the area code, alone or with a carrier's code (0 15 11, 0xx11).
     rf"(?:\( ?(?:0(?:xx|[0-9]{{2}})?)? ?{_AREA} ?\)|(?:0(?:xx|[0-9]{{2}}[ -])?[ -]?)?{_AREA})[ .-]{{0,3}}"
     r"(?:(?P<mobile>9(?:[ .-]?[0-9]{4}[ .-]{0,3}[0-9]{4}|[0-9]{3}[ .-][0-9]{5}|[0-9]{2}[ -][0-9]{3}[ -][0-9]{3}))"
     r"|[2-9][0-9]{3}[ .-]{0,3}[0-9]{4})"
     # A number with cents is a price.
-    rf"{_END}(?!,[0-9]{{2}}(?![0-9]|[ .()-][0-9]))",
+    rf"{_END}(?!,[0-9]{{2}}(?![0-9]|[ .()-]{{1,6}}[0-9]))",
     re.IGNORECASE,
 )
 _PHONE_ABROAD: Final = re.compile(
-    rf"{_START}\+ ?(?:1[ .-]?\(?[0-9]{{3}}\)?[ .-]{{0,2}}[0-9]{{3}}[ .-]?[0-9]{{4}}"
+    rf"\+ ?(?:1[ .-]?\(?[0-9]{{3}}\)?[ .-]{{0,2}}[0-9]{{3}}[ .-]?[0-9]{{4}}"
     rf"|[1-9][0-9]{{0,14}}(?:[ .()-]{{1,2}}[0-9]){{0,2}}(?:[ .()-]{{1,2}}[0-9]{{2,15}}){{0,6}}){_END}"
 )
 _PHONE_WITHOUT_AREA: Final = re.compile(rf"{_START}9 ?[0-9]{{4}}-[0-9]{{4}}{_END}")
 _PHONE_AFTER_CUE: Final = re.compile(
-    r"(?<![\[\w])(?:tel(?:efone)?|fone|cel(?:ular)?|zap(?:zap)?|wh?ats(?:app)?|wpp)s?(?![^\W\d_])[^0-9\n\[]{0,12}"
+    r"(?<!\[)(?<![^\W\d])(?:tel(?:efone)?|fone|cel(?:ular)?|zap(?:zap)?|wh?ats(?:app)?|wpp)s?(?![^\W\d_])[^0-9\n\[]{0,12}"
     rf"(?P<number>(?:9[ .-]?)?[2-9][0-9]{{3}}[ .-]?[0-9]{{4}}){_END}",
     re.IGNORECASE,
 )

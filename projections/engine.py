@@ -7,12 +7,12 @@ they were after the last whole batch; two engines at once take turns.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 import psycopg
-import stamina
 from eventsourcing.persistence import (
     ApplicationRecorder,
     Mapper,
@@ -32,12 +32,13 @@ PROJECTED: Final = "evosense_projected"
 SUBSCRIBER: Final = "projector"
 #: How often a single event is tried before it is parked.
 ATTEMPTS: Final = 3
+_PAUSE_S: Final = 0.05
 
 _ENGINE: Final = queries("engine")
 _log = logging.getLogger(__name__)
 
-#: What is wrong with the database or the way to it, not with an event: tried again for as long as it takes.
-PASSING: Final = (psycopg.OperationalError, psycopg.InterfaceError, PersistenceError)
+#: What is wrong with the database, the way to it or its schema, not with an event: tried again for as long as it takes.
+FAULTS: Final = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.ProgrammingError, PersistenceError)
 
 
 class ProjectionConflict(Exception):
@@ -78,7 +79,6 @@ class Engine:
         self._projections = {projection.name: projection for projection in projections}
         self._batch = batch
         self._row_ids = RowIds()
-        self._retrying = stamina.RetryingCaller(attempts=ATTEMPTS, wait_initial=0.05, wait_max=1.0)
         self._conn: Connection[Any] | None = None
 
     @property
@@ -100,9 +100,9 @@ class Engine:
         while not stop.is_set():
             try:
                 self._run(stop, poll, channel)
-            except PASSING as error:
+            except FAULTS as error:
                 self.close()
-                _log.warning("the database does not answer (%s); trying again", type(error).__name__)
+                _log.error("the database can't be worked with (%s); trying again", type(error).__name__)
                 stop.wait(poll)
         self.close()
 
@@ -121,13 +121,13 @@ class Engine:
 
         A batch that fails is taken again event by event; the one that fails alone is tried `ATTEMPTS` times and
         parked (DESIGN rule 8), and the later events of its stream are held back behind it. Raises the errors in
-        `PASSING`.
+        `FAULTS`.
         """
         try:
             return self._project_batch(self._batch)
         except ProjectionConflict:
             return 1
-        except PASSING:
+        except FAULTS:
             raise
         except Exception as error:  # whatever an event may provoke in a projector
             _log.warning("a batch failed (%s); taking it event by event", type(error).__name__)
@@ -154,7 +154,7 @@ class Engine:
         try:
             with conn.transaction():
                 self._apply(conn, recorded, projections)
-        except PASSING:
+        except FAULTS:
             raise
         except Exception:
             # Which one was it? The savepoint is rolled back: take the batch again, one event at a time.
@@ -216,11 +216,10 @@ class Engine:
 
     def _decode(self, notification: Notification) -> Event:
         try:
-            event = self._mapper.to_domain_event(notification)
+            # Our mapper gives our events; the library's interface promises less.
+            return cast(Event, self._mapper.to_domain_event(notification))
         except MapperDeserialisationError as error:
             raise PoisonEvent(notification, None, error) from None
-        assert isinstance(event, Event)
-        return event
 
     # ------------------------------------------------------------------------------------------------ poison
 
@@ -228,15 +227,25 @@ class Engine:
         """Take the next batch event by event, parking those that can't be projected."""
         for taken in range(self._batch):
             try:
-                if not self._retrying(_worth_another_try, self._project_batch, 1):
+                if not self._project_patiently():
                     return taken
-            except PASSING:
+            except FAULTS:
                 raise
             except ProjectionConflict:
                 return taken + 1
             except Exception as error:
                 self._park_next(error)
         return self._batch
+
+    def _project_patiently(self) -> int:
+        for attempt in range(1, ATTEMPTS):
+            try:
+                return self._project_batch(1)
+            except (*FAULTS, ProjectionConflict):
+                raise
+            except Exception:  # perhaps it passes
+                time.sleep(_PAUSE_S * attempt)
+        return self._project_batch(1)
 
     def _park_next(self, error: Exception) -> None:
         conn = self._connection()
@@ -267,7 +276,3 @@ class Engine:
         if self._conn is None or self._conn.closed:
             self._conn = self._connect()
         return self._conn
-
-
-def _worth_another_try(error: Exception) -> bool:
-    return not isinstance(error, (*PASSING, ProjectionConflict))

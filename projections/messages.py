@@ -8,7 +8,7 @@ from psycopg import Connection
 
 from domain.messages import MessageAnalyzed, MessageEmbedded, MessageReceived
 from projections.batch import Batch
-from projections.vectors import Vector
+from projections.vectors import Vectors
 from sql import queries
 
 _MESSAGES: Final = queries("messages")
@@ -38,7 +38,7 @@ class MessagesProjection:
                 message_ids=[row_ids[event.originator_id] for event in events],
                 tenant_ids=[event.tenant_id for event in events],
                 models=[event.model_name for event in events],
-                embeddings=[Vector(event.vector) for event in events],
+                embeddings=Vectors(event.vector for event in events),
             )
 
     @staticmethod
@@ -62,7 +62,7 @@ class MessagesProjection:
             texts=[event.text for event in events],
             created_ats=[event.sent_at for event in events],
             **_analysis_columns([analyzed.get(event.originator_id) for event in events]),
-            embeddings=[event and Vector(event.vector) for event in vectors],
+            embeddings=Vectors(event.vector if event else None for event in vectors),
         )
 
 
@@ -81,7 +81,7 @@ def _update(
             conn,
             ids=[row_ids[s] for s in both],
             **_analysis_columns([analyzed[s] for s in both]),
-            embeddings=[Vector(embedded[s].vector) for s in both],
+            embeddings=Vectors(embedded[s].vector for s in both),
         )
     rest = streams.difference(both)
     if only_analyzed := [s for s in rest if s in analyzed]:
@@ -94,7 +94,7 @@ def _update(
         _MESSAGES.set_embeddings(
             conn,
             ids=[row_ids[s] for s in only_embedded],
-            embeddings=[Vector(embedded[s].vector) for s in only_embedded],
+            embeddings=Vectors(embedded[s].vector for s in only_embedded),
         )
 
 

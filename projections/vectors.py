@@ -1,44 +1,58 @@
 """Vectors on their way to pgvector, in its binary form: a header and big-endian floats.
 
-Source of the form: pgvector's `vector_send`/`vector_recv` (dimensions and a reserved zero, 16 bits each).
+Sources of the forms: pgvector's `vector_recv` (dimensions and a reserved zero, 16 bits each, then the floats) and
+PostgreSQL's `array_recv` (dimensions, has-nulls, element type, then size and lower bound, then
+length and bytes of each).
 """
 
 import array
 import struct
 import sys
-from typing import Any
+from collections.abc import Iterable
+from typing import Final
 
+import psycopg
 from psycopg import Connection
 from psycopg.adapt import Buffer, Dumper
 from psycopg.pq import Format
 from psycopg.types import TypeInfo
 
-
-class Vector:
-    """A vector as little-endian 32-bit floats, as events hold it."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
+_NULL: Final = struct.pack(">i", -1)
 
 
-class _VectorDumper(Dumper):
-    format = Format.BINARY
+class Vectors:
+    """A column of vectors, each as little-endian 32-bit floats as events hold it, or None; a `vector[]` in SQL."""
 
-    def dump(self, obj: Vector) -> Buffer:
-        """See `psycopg.adapt.Dumper`."""
-        floats = array.array("f", obj.data)
-        if sys.byteorder == "little":
-            floats.byteswap()
-        return struct.pack(">HH", len(floats), 0) + floats.tobytes()
+    __slots__ = ("items",)
+
+    def __init__(self, items: Iterable[bytes | None]) -> None:
+        self.items = tuple(items)
 
 
-def register(conn: Connection[Any]) -> None:
-    """Teach a connection to send `Vector`. Raises `LookupError` where the extension is missing."""
+def register(conn: Connection[psycopg.rows.DictRow]) -> None:
+    """Teach a connection to send `Vectors`. Raises `LookupError` where the extension is missing."""
     info = TypeInfo.fetch(conn, "vector")
     if info is None:
         raise LookupError("the database has no type vector: run `evosense migrate`")
-    info.register(conn)
-    dumper = type("VectorDumper", (_VectorDumper,), {"oid": info.oid})
-    conn.adapters.register_dumper(Vector, dumper)
+    element_oid, array_oid = info.oid, info.array_oid
+
+    class VectorsDumper(Dumper):
+        format = Format.BINARY
+        oid = array_oid
+
+        def dump(self, obj: Vectors) -> Buffer:
+            return b"".join(
+                (
+                    struct.pack(">iiIii", 1, None in obj.items, element_oid, len(obj.items), 1),
+                    *(_NULL if item is None else _element(item) for item in obj.items),
+                )
+            )
+
+    conn.adapters.register_dumper(Vectors, VectorsDumper)
+
+
+def _element(data: bytes) -> bytes:
+    floats = array.array("f", data)
+    if sys.byteorder == "little":
+        floats.byteswap()
+    return struct.pack(">iHH", 4 + len(data), len(floats), 0) + floats.tobytes()

@@ -22,7 +22,7 @@ PROMPT_VERSION: Final = "offline-1"
 #: Texts for which a thread is taken at once (about 80 ms).
 SUB_BATCH: Final = 64
 
-#: The constants of the blend, chosen on the dev set. Shares are of the vote that the anchors cast.
+#: The constants of the blend, chosen like those of `anchors`. Shares are what `Anchors.emotions` gives.
 LEXICON_WEIGHT: Final = 1.6  # an emotion's share times e^(weight * polarity of the words), or its inverse
 FEELING_WEIGHT: Final = 1.2  # the neutral share divided by e^(weight * |polarity of the words|)
 CUE_SHARE: Final = 0.15  # added to an emotion's share for each cue of it

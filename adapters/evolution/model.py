@@ -1,0 +1,69 @@
+"""The values a parsed envelope consists of."""
+
+import re
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.]{0,39}", re.ASCII)
+
+
+def safe_name(name: object) -> str:
+    """Return a name from outside if it can be logged (a letter and up to 39 of `A-Za-z0-9_.`), or `other`."""
+    return name if isinstance(name, str) and _NAME.fullmatch(name) else "other"
+
+
+class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that says something in words.
+
+    `external_id` is the sender's client's id (1 to 256 printable ASCII characters; unique only together with the
+    connection, `chat` and `from_me`). `chat` and `author` are canonical and **plain** (`domain.identity`): hash them
+    before they are stored. `author` is None when the company wrote it. `text` is **unmasked**, not blank, without NUL
+    and at most 65,536 bytes of UTF-8. `sent_at` is in UTC.
+    """
+
+    external_id: str
+    chat: str
+    author: str | None
+    from_me: bool
+    is_group: bool
+    kind: str
+    text: str
+    sent_at: datetime
+
+    def __repr__(self) -> str:
+        """Leave everything personal out: reprs end up in logs and tracebacks."""
+        return f"InboundMessage(kind={self.kind!r}, from_me={self.from_me}, is_group={self.is_group}, ...)"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Say the same to `rich`."""
+        return [("kind", self.kind), ("from_me", self.from_me), ("is_group", self.is_group)]
+
+
+class Ignored(msgspec.Struct, frozen=True):
+    """Something that leads to no message. Both fields are safe to log: no content, no number, no name of a person."""
+
+    kind: str
+    reason: str
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """One delivery: `event` in its dotted spelling, the sending instance's name, and what was in it, in order."""
+
+    event: str
+    instance: str
+    messages: tuple[InboundMessage, ...]
+    ignored: tuple[Ignored, ...]
+
+
+class EnvelopeError(ValueError):
+    """The body is no envelope. The message says what is wrong and where, and never quotes the body."""
+
+
+class Refusal(Exception):
+    """Why one message leads to nothing; never leaves the package. No error: most of what arrives is of no interest."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.ignored = Ignored(safe_name(kind), reason)

@@ -1,0 +1,80 @@
+"""Where the parts are put together, and the only place that knows them all."""
+
+from dataclasses import dataclass
+
+from psycopg import Connection
+from psycopg.rows import DictRow
+
+from adapters import postgres
+from adapters.event_store import EventLog, LogRecorder, PostgresKeyStore, Role, RoleDatastore, StructMapper
+from adapters.settings import Settings
+from adapters.vault import MasterKey, Vault
+from api.commands import CommandBus
+from projections.catalog import all_projections
+from projections.engine import Engine
+from projections.vectors import register
+
+
+@dataclass(frozen=True)
+class WriteSide:
+    """What a door needs to carry out commands."""
+
+    datastore: RoleDatastore
+    vault: Vault
+    log: EventLog
+    commands: CommandBus
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.datastore.close()
+
+
+def write_side(settings: Settings, *, role: Role = "evosense_writer") -> WriteSide:
+    """The write side over the configured database. Raises `SettingsError` and `MasterKeyError` at the start."""
+    master = MasterKey.from_text(settings.master_key_text())
+    datastore = RoleDatastore(settings.runtime_dsn, role)
+    vault = Vault(master, PostgresKeyStore(datastore))
+    vault.verify()
+    log = EventLog(LogRecorder(datastore), StructMapper(vault))
+    return WriteSide(datastore, vault, log, CommandBus(log))
+
+
+@dataclass(frozen=True)
+class ReadSide:
+    """What projecting needs."""
+
+    datastore: RoleDatastore
+    engine: Engine
+    dsn: str
+
+    def connect(self) -> Connection[DictRow]:
+        """A connection as the projector."""
+        return _connect_projector(self.dsn)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.engine.close()
+        self.datastore.close()
+
+
+def read_side(settings: Settings, *, batch: int | None = None) -> ReadSide:
+    """The projection engine over the configured database. Raises `SettingsError` and `MasterKeyError`."""
+    master = MasterKey.from_text(settings.master_key_text())
+    dsn = settings.runtime_dsn
+    datastore = RoleDatastore(dsn, "evosense_projector", pool_size=1, max_overflow=2)
+    vault = Vault(master, PostgresKeyStore(datastore))
+    vault.verify()
+    engine = Engine(
+        LogRecorder(datastore),
+        StructMapper(vault),
+        lambda: _connect_projector(dsn),
+        all_projections(),
+        batch=batch or settings.projector_batch,
+    )
+    return ReadSide(datastore, engine, dsn)
+
+
+def _connect_projector(dsn: str) -> Connection[DictRow]:
+    conn = postgres.connect(dsn, "evosense_projector")
+    register(conn)
+    return conn

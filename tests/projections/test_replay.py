@@ -1,0 +1,1 @@
+"""Rebuilding gives the same rows, ids included, whatever the size of the batches (DESIGN rule 1)."""
