@@ -111,7 +111,7 @@ class TenantKey:
             raise SealBroken("sealed bytes do not fit their key and place") from None
 
     def pseudonym(self, identity: str) -> str:
-        """HMAC-SHA-256 of a canonical identity in hex, 64 characters: the same person is the same in one tenant only."""
+        """HMAC-SHA-256 of a canonical identity in hex, 64 characters: one person, one hash, within one tenant."""
         return hmac.new(self._identity, identity.encode(), sha256).hexdigest()
 
 

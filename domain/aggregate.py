@@ -7,6 +7,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 
+from domain.errors import Invalid
 from domain.event import Event
 
 #: Root of all derived ids. It must never change: the ids of everything ever recorded hang on it (DESIGN rule 3).
@@ -63,6 +64,13 @@ class Aggregate(msgspec.Struct, frozen=True, kw_only=True):
             originator_id=self.id,
             originator_version=self.version + 1 + after,
             tenant_id=tenant_id,
-            at=command.at,
+            at=with_zone("at", command.at),
             **fields,
         )
+
+
+def with_zone(field: str, moment: datetime) -> datetime:
+    """The moment, if it says in which zone. Raises `Invalid`: a database would take it in the zone of its session."""
+    if moment.utcoffset() is None:
+        raise Invalid(f"{field} is a time without a zone: give it one, such as UTC")
+    return moment

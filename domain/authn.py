@@ -9,9 +9,12 @@ from msgspec.structs import replace
 from domain.aggregate import Aggregate, Command, derived_id
 from domain.errors import AlreadyExists, Invalid, NotAllowed, NotFound
 from domain.event import SEALED, Event, event_type
+from domain.limits import fitting
 
 #: Roles of the documented table `authn_user`.
 ROLES: Final = ("admin", "operator")
+#: The documented column `authn_user.password`.
+MAX_PASSWORD_HASH: Final = 128
 _USERNAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{2,149}")
 
 
@@ -126,10 +129,11 @@ class User(Aggregate, frozen=True, kw_only=True):
         if not self.is_active:
             if isinstance(command, DeactivateUser):
                 return ()
-            raise NotAllowed(f"the user {self.username} is deactivated")
+            raise NotAllowed("the user is deactivated")
         match command:
             case ChangePassword():
-                return (self._event(PasswordChanged, command, self.tenant_id, password_hash=command.password_hash),)
+                password_hash = _password_hash(command.password_hash)
+                return (self._event(PasswordChanged, command, self.tenant_id, password_hash=password_hash),)
             case ChangeRole():
                 _check_role(command.role)
                 if command.role == self.role:
@@ -143,21 +147,21 @@ class User(Aggregate, frozen=True, kw_only=True):
 
     def _register(self, command: RegisterUser) -> tuple[Event, ...]:
         if self.exists:
-            raise AlreadyExists(f"the user name {command.username} is taken")
+            raise AlreadyExists("the user name is taken: choose another one")
         if self.id != user_id(command.username):
             raise Invalid("the user's id does not belong to that user name")
         _check_role(command.role)
         for field, limit in (("email", 254), ("first_name", 150), ("last_name", 150)):
             value: str | None = getattr(command, field)
-            if value is not None and len(value) > limit:
-                raise Invalid(f"{field} has at most {limit} characters; this one has {len(value)}")
+            if value is not None:
+                fitting(field, value, limit)
         return (
             self._event(
                 UserRegistered,
                 command,
                 command.tenant_id,
                 username=normal_username(command.username),
-                password_hash=command.password_hash,
+                password_hash=_password_hash(command.password_hash),
                 email=command.email,
                 first_name=command.first_name,
                 last_name=command.last_name,
@@ -190,3 +194,7 @@ def user(identifier: UUID) -> User:
 def _check_role(role: str) -> None:
     if role not in ROLES:
         raise Invalid(f"there is no role {role!r}: the roles are {', '.join(ROLES)}")
+
+
+def _password_hash(password_hash: str) -> str:
+    return fitting("a password's hash", password_hash, MAX_PASSWORD_HASH, least=1)

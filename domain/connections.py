@@ -9,9 +9,12 @@ from msgspec.structs import replace
 from domain.aggregate import Aggregate, Command, derived_id
 from domain.errors import AlreadyExists, Invalid, NotFound
 from domain.event import SEALED, Event, event_type
+from domain.limits import fitting, storable
 
 #: The documented column is `varchar(255)` and holds the token encrypted.
 MAX_SEALED_TOKEN: Final = 255
+#: The documented column `messages_message.sender`.
+MAX_SENDER: Final = 64
 
 
 @event_type("connections.ConnectionRegistered")
@@ -124,12 +127,9 @@ class Connection(Aggregate, frozen=True, kw_only=True):
         name = connection_name(command.name)
         if self.id != connection_id(command.tenant_id, name):
             raise Invalid("the connection's id does not belong to that tenant and name")
-        url = urlsplit(command.evo_ws_url)
-        if url.scheme not in ("http", "https", "ws", "wss") or not url.hostname:
-            raise Invalid("evo_ws_url is the address of the Evolution server, such as https://evo.example.com")
-        if url.username or url.password:
-            raise Invalid("evo_ws_url must not hold a user name or password: the token has a field of its own")
+        _check_url(command.evo_ws_url)
         _check_token(command.sealed_token)
+        fitting("company_sender", command.company_sender, MAX_SENDER, least=1)
         return (
             self._event(
                 ConnectionRegistered,
@@ -145,10 +145,7 @@ class Connection(Aggregate, frozen=True, kw_only=True):
 
 def connection_name(name: str) -> str:
     """The name as it is kept: trimmed. Raises `Invalid` if it can't be one."""
-    name = name.strip()
-    if not 1 <= len(name) <= 80:
-        raise Invalid(f"a connection's name has 1 to 80 characters; this one has {len(name)}")
-    return name
+    return fitting("a connection's name", name.strip(), 80, least=1)
 
 
 def connection_id(tenant_id: UUID, name: str) -> UUID:
@@ -159,6 +156,19 @@ def connection_id(tenant_id: UUID, name: str) -> UUID:
 def connection(identifier: UUID) -> Connection:
     """The connection of that id before anything has happened."""
     return Connection(id=identifier)
+
+
+def _check_url(evo_ws_url: str) -> None:
+    storable("evo_ws_url", evo_ws_url)
+    try:
+        url = urlsplit(evo_ws_url)
+        usable = url.scheme in ("http", "https", "ws", "wss") and bool(url.hostname) and url.port != 0
+    except ValueError:  # brackets or a port that are none
+        usable = False
+    if not usable:
+        raise Invalid("evo_ws_url is the address of the Evolution server, such as https://evo.example.com")
+    if url.username or url.password:
+        raise Invalid("evo_ws_url must not hold a user name or password: the token has a field of its own")
 
 
 def _check_token(sealed_token: str) -> None:

@@ -70,4 +70,5 @@ def event_types() -> Mapping[str, type[Event]]:
 
 
 def _is_sealed(hint: Any) -> bool:
-    return any(argument is SEALED for argument in get_args(hint)[1:])
+    # At any depth: in `Annotated[str, SEALED] | None` the mark stands below the union.
+    return any(argument is SEALED or _is_sealed(argument) for argument in get_args(hint))

@@ -8,10 +8,14 @@ from msgspec.structs import replace
 from domain.aggregate import Aggregate, Command, derived_id
 from domain.errors import Invalid
 from domain.event import Event, event_type
+from domain.limits import fitting
+from domain.messages import check_scores
 
 #: The run under which the analyses are recorded that the dashboards show.
 LIVE_RUN: Final = "live"
-_LIMIT = 64
+#: Limits of the documented columns; the latency's is that of `integer`.
+_LIMITS: Final = {"model_name": 64, "prompt_version": 64, "template_hash": 64, "run_id": 64, "emotion": 40}
+_MAX_LATENCY_MS: Final = 2**31 - 1
 
 
 @event_type("experiments.InferenceRecorded")
@@ -61,12 +65,11 @@ class Inference(Aggregate, frozen=True, kw_only=True):
             raise Invalid(f"an inference does not understand {type(command).__name__}")
         if self.exists:
             return ()
-        for field in ("model_name", "prompt_version", "template_hash", "run_id"):
-            value: str = getattr(command, field)
-            if not 1 <= len(value) <= _LIMIT:
-                raise Invalid(f"{field} has 1 to {_LIMIT} characters; this one has {len(value)}")
-        if command.latency_ms < 0:
-            raise Invalid("latency_ms can't be negative")
+        for field, most in _LIMITS.items():
+            fitting(field, getattr(command, field), most, least=1)
+        if not 0 <= command.latency_ms <= _MAX_LATENCY_MS:
+            raise Invalid(f"latency_ms lies between 0 and {_MAX_LATENCY_MS}, not at {command.latency_ms}")
+        check_scores(command.sentiment, command.satisfaction)
         return (
             self._event(
                 InferenceRecorded,

@@ -1,20 +1,28 @@
 """Message: one WhatsApp message, received once; then what a model said of it and where it lies in meaning."""
 
+import array
 import math
+import sys
 from datetime import datetime
 from typing import Annotated, Final, Self
 from uuid import UUID
 
 from msgspec.structs import replace
 
-from domain.aggregate import Aggregate, Command, derived_id
+from domain.aggregate import Aggregate, Command, derived_id, with_zone
 from domain.errors import Invalid, NotFound
 from domain.event import SEALED, Event, event_type
+from domain.limits import fitting, storable
 from domain.ports import DIMENSIONS, EMOTIONS, TONES, Analysis
 
 VECTOR_BYTES: Final = DIMENSIONS * 4
 #: Limits of the documented columns.
 MAX_SUMMARY: Final = 200
+MAX_CHAT_ID: Final = 128
+MAX_SENDER: Final = 64
+MAX_MODEL_NAME: Final = 64
+#: What pgvector's `halfvec`, which the search reads, can hold.
+_LARGEST_COMPONENT: Final = 65504
 MAX_TEXT_BYTES: Final = 64 * 1024
 
 
@@ -115,6 +123,7 @@ class Message(Aggregate, frozen=True, kw_only=True):
                 if self.analyzed_by == (command.model_name, command.prompt_version):
                     return ()
                 analysis = checked(command.analysis)
+                fitting("model_name", command.model_name, MAX_MODEL_NAME, least=1)
                 return (
                     self._event(
                         MessageAnalyzed,
@@ -132,10 +141,8 @@ class Message(Aggregate, frozen=True, kw_only=True):
             case EmbedMessage():
                 if self.embedded_by == command.model_name:
                     return ()
-                if len(command.vector) != VECTOR_BYTES:
-                    raise Invalid(
-                        f"a vector has {VECTOR_BYTES} bytes ({DIMENSIONS} floats); this one has {len(command.vector)}"
-                    )
+                fitting("model_name", command.model_name, MAX_MODEL_NAME, least=1)
+                _check_vector(command.vector)
                 return (
                     self._event(
                         MessageEmbedded,
@@ -152,8 +159,10 @@ class Message(Aggregate, frozen=True, kw_only=True):
             return ()
         if not command.text.strip():
             raise Invalid("a message without text is none")
-        if len(command.text.encode()) > MAX_TEXT_BYTES:
+        if len(storable("a message's text", command.text)) > MAX_TEXT_BYTES:
             raise Invalid(f"a message's text has at most {MAX_TEXT_BYTES} bytes")
+        fitting("chat_id", command.chat_id, MAX_CHAT_ID, least=1)
+        fitting("sender", command.sender, MAX_SENDER, least=1)
         return (
             self._event(
                 MessageReceived,
@@ -165,7 +174,7 @@ class Message(Aggregate, frozen=True, kw_only=True):
                 from_me=command.from_me,
                 is_group=command.is_group,
                 kind=command.kind,
-                sent_at=command.sent_at,
+                sent_at=with_zone("sent_at", command.sent_at),
                 external_id=command.external_id,
                 text=command.text,
             ),
@@ -178,17 +187,33 @@ def checked(analysis: Analysis) -> Analysis:
     Raises `Invalid` where a value is out of range or vocabulary: a schema-valid answer of a model is not yet a valid
     one.
     """
-    if not math.isfinite(analysis.sentiment) or not -1 <= analysis.sentiment <= 1:
-        raise Invalid(f"sentiment lies between -1 and 1, not at {analysis.sentiment}")
-    if not 0 <= analysis.satisfaction <= 100:
-        raise Invalid(f"satisfaction lies between 0 and 100, not at {analysis.satisfaction}")
+    check_scores(analysis.sentiment, analysis.satisfaction)
     if analysis.emotion not in EMOTIONS:
         raise Invalid(f"the emotion is none of {', '.join(EMOTIONS)}")
     if analysis.tone not in TONES:
         raise Invalid(f"the tone is none of {', '.join(TONES)}")
-    if len(analysis.summary) > MAX_SUMMARY:
-        raise Invalid(f"a summary has at most {MAX_SUMMARY} characters; this one has {len(analysis.summary)}")
+    fitting("a summary", analysis.summary, MAX_SUMMARY)
     return replace(analysis, sentiment=round(analysis.sentiment, 6) + 0.0)
+
+
+def check_scores(sentiment: float, satisfaction: int) -> None:
+    """Raises `Invalid` where a score is out of its range (documented) or no number."""
+    if not math.isfinite(sentiment) or not -1 <= sentiment <= 1:
+        raise Invalid(f"sentiment lies between -1 and 1, not at {sentiment}")
+    if not 0 <= satisfaction <= 100:
+        raise Invalid(f"satisfaction lies between 0 and 100, not at {satisfaction}")
+
+
+def _check_vector(vector: bytes) -> None:
+    if len(vector) != VECTOR_BYTES:
+        raise Invalid(f"a vector has {VECTOR_BYTES} bytes ({DIMENSIONS} floats); this one has {len(vector)}")
+    floats = array.array("f", vector)
+    if sys.byteorder == "big":
+        floats.byteswap()
+    if not all(abs(component) <= _LARGEST_COMPONENT for component in floats):
+        raise Invalid(f"a vector's components are numbers between -{_LARGEST_COMPONENT} and {_LARGEST_COMPONENT}")
+    if not any(floats):
+        raise Invalid("a vector of zeros points nowhere: it has no cosine distance to anything")
 
 
 def message_id(connection_id: UUID, chat_id: str, from_me: bool, external_id: str) -> UUID:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from domain.aggregate import Aggregate, Command
 from domain.errors import AlreadyExists, Invalid, NotAllowed, NotFound
 from domain.event import SEALED, Event, event_type
+from domain.limits import fitting
 
 #: Plans and statuses of the documented table `tenancy_tenant`.
 PLANS: Final = ("starter", "pro", "scale", "enterprise")
@@ -172,10 +173,7 @@ class Tenant(Aggregate, frozen=True, kw_only=True):
 
 
 def _name(name: str) -> str:
-    name = name.strip()
-    if not 1 <= len(name) <= 160:
-        raise Invalid(f"a tenant's name has 1 to 160 characters; this one has {len(name)}")
-    return name
+    return fitting("a tenant's name", name.strip(), 160, least=1)
 
 
 def _plan_and_status(plan: str, status: str, statuses: tuple[str, ...]) -> None:

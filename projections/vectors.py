@@ -7,7 +7,6 @@ length and bytes of each).
 
 import array
 import struct
-import sys
 from collections.abc import Iterable
 from typing import Final
 
@@ -53,6 +52,6 @@ def register(conn: Connection[psycopg.rows.DictRow]) -> None:
 
 def _element(data: bytes) -> bytes:
     floats = array.array("f", data)
-    if sys.byteorder == "little":
-        floats.byteswap()
+    # Whatever this machine's own order is: little-endian became big-endian once every four bytes are turned round.
+    floats.byteswap()
     return struct.pack(">iHH", 4 + len(data), len(floats), 0) + floats.tobytes()

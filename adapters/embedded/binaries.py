@@ -116,7 +116,10 @@ def _fresh_partial(runtime: Path) -> Path:
 
 def _publish(partial: Path, runtime: Path) -> None:
     with explained(partial):
+        owner = partial.parent.stat()
         for path in (partial, *partial.rglob("*")):
+            if os.geteuid() == 0:
+                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
             if path.is_symlink():
                 continue
             program = path.is_dir() or path.stat().st_mode & 0o100

@@ -34,7 +34,7 @@ class SentenceEncoder:
     Safe to call from several threads.
     """
 
-    def __init__(self, *, cached_vectors: int = 512) -> None:
+    def __init__(self, *, cached_vectors: int = 1024) -> None:
         """Make an encoder that remembers the vectors of the last `cached_vectors` texts (2 KB each)."""
         self._cached_vectors = cached_vectors
         self._cache: OrderedDict[bytes, Vector] = OrderedDict()

@@ -1,5 +1,6 @@
 """The event store: `eventsourcing` on PostgreSQL through its own recorder, mapper and transcoder interfaces."""
 
+from adapters.event_store.cache import AggregateCache
 from adapters.event_store.datastore import Role, RoleDatastore
 from adapters.event_store.keys import PostgresKeyStore
 from adapters.event_store.log import EventLog, RecordedEvent, StreamAt
@@ -15,6 +16,7 @@ from adapters.event_store.wire import (
 
 __all__ = [
     "CHANNEL",
+    "AggregateCache",
     "Appended",
     "BrokenSeal",
     "Conflict",

@@ -12,6 +12,9 @@ from psycopg.sql import SQL, Identifier
 Role = Literal["evosense_app", "evosense_writer", "evosense_projector"]
 
 SCHEMA = "evosense_log"
+#: Seconds for which an append waits for its turn, and for which a writer that has gone silent may keep it.
+LOCK_TIMEOUT_S = 20
+SILENCE_TIMEOUT_S = 15
 
 
 class RoleDatastore(PostgresDatastore):
@@ -28,20 +31,24 @@ class RoleDatastore(PostgresDatastore):
             user=str(parts.get("user") or ""),
             password=str(parts.get("password") or ""),
             connect_timeout=30.0,
+            idle_in_transaction_session_timeout=SILENCE_TIMEOUT_S,
             pool_size=pool_size,
             max_overflow=max_overflow,
             schema=SCHEMA,
             # A server that was restarted leaves dead connections in the pool: look before use.
             pre_ping=True,
         )
+        # The library knows five parameters: keep the others too, or `sslmode=verify-full` would be lost in silence.
+        self.pool.kwargs = {**parts, "row_factory": dict_row}
 
     def after_connect_func(self) -> Callable[[Connection[Any]], None]:
-        """The library's own preparation, then the role."""
+        """The library's own preparation, then the role and how long it waits for a lock."""
         prepare = super().after_connect_func()
         role = self._role
 
         def after_connect(conn: Connection[Any]) -> None:
             prepare(conn)
             conn.execute(SQL("SET ROLE {}").format(Identifier(role)))
+            conn.execute(SQL("SET lock_timeout = {}").format(Literal(f"{LOCK_TIMEOUT_S}s")))
 
         return after_connect

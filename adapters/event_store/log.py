@@ -42,7 +42,12 @@ class EventLog:
 
     def load(self, empty: _A) -> _A:
         """The aggregate as it is now. Raises the errors of `StructMapper.to_domain_event`."""
-        return empty.replay(event for event in self._store.get(empty.id) if isinstance(event, Event))
+        return self.catch_up(empty)
+
+    def catch_up(self, state: _A) -> _A:
+        """The aggregate as it is now, given how it was after `state.version` events."""
+        newer = self._store.get(state.id, gt=state.version)
+        return state.replay(event for event in newer if isinstance(event, Event))
 
     def load_many(self, empties: Sequence[_A]) -> list[_A]:
         """Several aggregates as they are now, in the order given, with one question to the database."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from eventsourcing.persistence import IntegrityError, OperationalError, StoredEvent
+from eventsourcing.persistence import IntegrityError, InterfaceError, OperationalError, StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder
 from psycopg import Connection
 
@@ -67,7 +67,7 @@ class LogRecorder(PostgresApplicationRecorder):
         """
         try:
             return self._append(units, again=False)
-        except OperationalError:
+        except (OperationalError, InterfaceError):
             return self._append(units, again=True)
 
     def _append(self, units: Sequence[Unit], *, again: bool) -> list[Appended | Conflict]:
@@ -118,7 +118,8 @@ class LogRecorder(PostgresApplicationRecorder):
         positions: list[int] = []
         for event in unit:
             row = _LOG.event_at(conn, stream_id=event.originator_id, version=event.originator_version)
-            if row is None or bytes(row["state"]) != event.state:
+            # The topic as well: two facts without fields of their own differ in nothing else.
+            if row is None or row["topic"] != event.topic or bytes(row["state"]) != event.state:
                 return None
             positions.append(row["notification_id"])
         return tuple(positions)

@@ -41,8 +41,8 @@ def read_timestamp(value: object, *, now: datetime) -> datetime:
         number = value
     if number is None:
         raise ValueError("bad timestamp")
-    # Compared before it is converted: an integer may be too large for a float, and a float infinite.
-    if not 0 < number < 1e15:
+    # Compared before it is converted: the number may be too large for a float, or for a year of four digits.
+    if not 0 < number < 1e14:
         raise ValueError("timestamp out of range")
     moment = datetime.fromtimestamp(number / 1000 if number > _MILLISECONDS_ABOVE else number, UTC)
     if not _EARLIEST <= moment <= now + _CLOCK_SKEW:

@@ -34,7 +34,7 @@ SELECT pg_notify(:channel, :payload);
 
 -- name: event_at(stream_id, version)^
 -- One event by its place in its stream.
-SELECT notification_id, state
+SELECT notification_id, topic, state
 FROM evosense_log.stored_events
 WHERE originator_id = :stream_id AND originator_version = :version;
 

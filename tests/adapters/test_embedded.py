@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import nats
@@ -103,7 +104,7 @@ def kill_servers(home: Path) -> None:
     for program in (PostgresProgram(home, account, {}), NatsProgram(home, account)):
         if instance := program.find():
             os.kill(instance.pid, signal.SIGKILL)
-            eventually(lambda program=program: program.find() is None, "the killed server is still there")
+            eventually(partial(gone, instance.pid), "the killed server is still there")
 
 
 def owner_process(
@@ -114,7 +115,7 @@ def owner_process(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
         start_new_session=True,
     )
 
@@ -123,7 +124,8 @@ def told(process: subprocess.Popen[str]) -> list[list[int | bool]]:
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line, "the owner ended without a word"
-    return json.loads(line)
+    servers: list[list[int | bool]] = json.loads(line)
+    return servers
 
 
 def put(server: PostgresServer, text: str) -> None:
@@ -390,14 +392,14 @@ def test_stale_files_that_name_living_strangers(place: Path) -> None:
 
 def test_an_interrupted_first_start(home: Path) -> None:
     prepare_home(home)
-    partial = home / "postgres" / "data.partial"
-    partial.mkdir(parents=True)
+    left = home / "postgres" / "data.partial"
+    left.mkdir(parents=True)
     if ROOT:
-        partial.parent.chmod(0o711)
-    (partial / "PG_VERSION").write_text("18\n")
+        left.parent.chmod(0o711)
+    (left / "PG_VERSION").write_text("18\n")
     with start_postgres(home) as server:
         put(server, "fresh")
-    assert not partial.exists()
+    assert not left.exists()
     assert not (home / "postgres" / "initdb-password").exists()
 
 

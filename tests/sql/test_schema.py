@@ -157,7 +157,7 @@ def test_row_level_security_is_on_and_forced_on_every_table(admin: psycopg.Conne
 
 
 def test_every_table_with_a_tenant_has_the_policy_of_its_tenant(admin: psycopg.Connection) -> None:
-    policies = dict(
+    policies: dict[str, str] = dict(
         admin.execute(
             "SELECT tablename, qual FROM pg_policies WHERE schemaname = 'evosense' AND policyname = 'app_tenant'"
         ).fetchall()

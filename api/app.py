@@ -1,0 +1,106 @@
+"""The HTTP application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import offapi
+from litestar import Litestar, Request, Response, Router, get
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.middleware import DefineMiddleware
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.response import File, Redirect
+
+from api import authn, connections, health, messages, metrics, tenancy, webhooks
+from api.problems import HANDLERS
+from api.security import Authentication, Principal
+from api.services import Services
+
+#: The documentation page's scripts and styles, from a dependency: the page works without the internet.
+_ASSETS = Path(offapi.__file__).parent
+_ASSET_NAMES = {"swagger_bundle.js", "swagger_preset.js", "swagger_style.css"}
+
+
+@get("/docs/assets/{name:str}", public=True, include_in_schema=False, sync_to_thread=False)
+def asset(name: str) -> Response[Any] | File:
+    """One of the documentation page's files."""
+    if name not in _ASSET_NAMES:
+        return Response(None, status_code=404)
+    kind = "text/css" if name.endswith(".css") else "text/javascript"
+    return File(_ASSETS / name, media_type=kind, content_disposition_type="inline")
+
+
+@get("/", public=True, include_in_schema=False, sync_to_thread=False)
+def root() -> Redirect:
+    """Somebody opened the address in a browser."""
+    return Redirect("/docs")
+
+
+def _services(state: State) -> Services:
+    services: Services = state.services
+    return services
+
+
+def _principal(request: Request[Principal, Any, Any]) -> Principal:
+    return request.user
+
+
+def create_app(services: Services) -> Litestar:
+    """The application over these services, which it starts and stops."""
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        await services.start()
+        try:
+            yield
+        finally:
+            await services.stop()
+
+    api = Router(
+        "/api/v1",
+        route_handlers=[
+            Router("/", route_handlers=authn.HANDLERS, tags=["users"]),
+            Router("/", route_handlers=tenancy.HANDLERS, tags=["tenants"]),
+            Router("/", route_handlers=connections.HANDLERS, tags=["connections"]),
+            Router("/", route_handlers=messages.HANDLERS, tags=["messages"]),
+            Router("/", route_handlers=metrics.HANDLERS, tags=["metrics"]),
+        ],
+        security=[{"bearer": []}],
+    )
+    return Litestar(
+        route_handlers=[api, *webhooks.HANDLERS, *health.HANDLERS, asset, root],
+        middleware=[DefineMiddleware(Authentication, exclude_from_auth_key="public", exclude=["^/docs"])],
+        dependencies={
+            "services": Provide(_services, sync_to_thread=False),
+            "principal": Provide(_principal, sync_to_thread=False),
+        },
+        exception_handlers=HANDLERS,
+        state=State({"services": services}),
+        lifespan=[lifespan],
+        openapi_config=OpenAPIConfig(
+            title="EvoSense",
+            version=version("evosense"),
+            description="How your customers feel, in numbers you can prove.",
+            path="/docs",
+            render_plugins=[
+                SwaggerRenderPlugin(
+                    path="/",
+                    js_url="/docs/assets/swagger_bundle.js",
+                    css_url="/docs/assets/swagger_style.css",
+                    standalone_preset_js_url="/docs/assets/swagger_preset.js",
+                ),
+                JsonRenderPlugin(path="/openapi.json"),
+            ],
+            components=Components(
+                security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", bearer_format="JWT")}
+            ),
+            use_handler_docstrings=True,
+        ),
+        logging_config=None,
+        debug=False,
+    )

@@ -1,0 +1,173 @@
+"""Connections: the Evolution instances of a tenant. A token goes in and never comes out."""
+
+import asyncio
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+import msgspec
+from litestar import Request, Response, get, post, put
+
+from adapters.vault import Vault
+from api.common import Accepted, Page, PageSize, WaitFor, accepted, answer, cursor_page, handle, stream_of, wait_for
+from api.problems import ProblemError
+from api.security import Principal, admins_only
+from api.services import Services, now
+from domain.connections import (
+    ActivateConnection,
+    ConnectionRegistered,
+    DeactivateConnection,
+    RegisterConnection,
+    RotateToken,
+    connection,
+    connection_id,
+)
+from sql import queries
+
+_CONNECTIONS: Final = queries("connections", "apsycopg")
+
+#: What a connection's token is sealed for; part of what its ciphertext is bound to.
+TOKEN_PURPOSE: Final = "connection token"  # noqa: S105 - a purpose, not a token
+#: Shorter ones are guessed; longer ones do not fit the documented column once encrypted.
+Token = Annotated[str, msgspec.Meta(min_length=16, max_length=160)]
+
+
+class NewConnection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An Evolution instance: its name at our side, where its server is, and the secret it will prove itself with."""
+
+    name: str
+    evo_ws_url: str
+    evo_token: Token
+
+
+class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Another token."""
+
+    evo_token: Token
+
+
+class ConnectionRow(msgspec.Struct, frozen=True):
+    """A connection as the read model has it, and where its webhook goes."""
+
+    id: int
+    name: str
+    evo_ws_url: str
+    is_active: bool
+    webhook_url: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class ConnectionCreated(msgspec.Struct, frozen=True):
+    """The new connection's id, the address to enter in Evolution, and the position that queries can wait for."""
+
+    id: int
+    webhook_url: str
+    position: int
+
+
+@post("/connections", guards=[admins_only])
+async def register_connection(
+    data: NewConnection, services: Services, principal: Principal, request: Request[Any, Any, Any]
+) -> Response[ConnectionCreated]:
+    """Let an Evolution instance send messages. Give it `webhook_url`, and the token as `X-EvoSense-Token` header,
+    as bearer token or as `jwt_key`."""
+    identifier = connection_id(principal.tenant_id, data.name)
+    command = await asyncio.to_thread(registration, services.write.vault, principal, data)
+    done = await handle(services, connection(identifier), command, new=True)
+    url = webhook_url(services, request, identifier)
+    return accepted(done, ConnectionCreated(done.positions[0], url, done.position))
+
+
+@get("/connections")
+async def list_connections(
+    services: Services,
+    principal: Principal,
+    request: Request[Any, Any, Any],
+    limit: PageSize = 50,
+    after: int = 0,
+    wait: WaitFor = None,
+) -> Page[ConnectionRow]:
+    """The connections of your tenant, oldest first."""
+    await wait_for(services, wait)
+    async with services.reads.as_tenant(principal.tenant_id) as conn:
+        rows = [row async for row in _CONNECTIONS.connections(conn, after=after, page=limit + 1)]
+    return cursor_page(rows, [_row(services, request, row) for row in rows], limit)
+
+
+@get("/connections/{identifier:int}")
+async def get_connection(
+    identifier: int,
+    services: Services,
+    principal: Principal,
+    request: Request[Any, Any, Any],
+    wait: WaitFor = None,
+) -> ConnectionRow:
+    """One connection of your tenant."""
+    await wait_for(services, wait)
+    async with services.reads.as_tenant(principal.tenant_id) as conn:
+        row = await _CONNECTIONS.connection(conn, id=identifier)
+    if row is None:
+        raise ProblemError(404, f"there is no connection {identifier}")
+    return _row(services, request, row)
+
+
+@put("/connections/{identifier:int}/token", guards=[admins_only])
+async def rotate_token(
+    identifier: int, data: TokenRequest, services: Services, principal: Principal
+) -> Response[Accepted]:
+    """Set another token; the old one stops working at once."""
+    stream_id = await _stream(services, identifier, principal)
+    sealed = await asyncio.to_thread(services.write.vault.seal_text, principal.tenant_id, data.evo_token, TOKEN_PURPOSE)
+    return await answer(services, connection(stream_id), RotateToken(at=now(), sealed_token=sealed))
+
+
+@post("/connections/{identifier:int}/activate", guards=[admins_only], status_code=200)
+async def activate_connection(identifier: int, services: Services, principal: Principal) -> Response[Accepted]:
+    """Accept messages again."""
+    stream_id = await _stream(services, identifier, principal)
+    return await answer(services, connection(stream_id), ActivateConnection(at=now()))
+
+
+@post("/connections/{identifier:int}/deactivate", guards=[admins_only], status_code=200)
+async def deactivate_connection(identifier: int, services: Services, principal: Principal) -> Response[Accepted]:
+    """Refuse messages from now on. Evolution does not send again what was refused."""
+    stream_id = await _stream(services, identifier, principal)
+    return await answer(services, connection(stream_id), DeactivateConnection(at=now()))
+
+
+def registration(vault: Vault, principal: Principal, data: NewConnection) -> RegisterConnection:
+    """The command, with the token sealed and the hash under which the company itself will write."""
+    identifier = connection_id(principal.tenant_id, data.name)
+    return RegisterConnection(
+        at=now(),
+        tenant_id=principal.tenant_id,
+        name=data.name,
+        evo_ws_url=data.evo_ws_url,
+        sealed_token=vault.seal_text(principal.tenant_id, data.evo_token, TOKEN_PURPOSE),
+        company_sender=vault.key(principal.tenant_id).pseudonym(f"company:{identifier}"),
+    )
+
+
+def webhook_url(services: Services, request: Request[Any, Any, Any], identifier: object) -> str:
+    """The address that Evolution posts to."""
+    base = services.settings.public_url or str(request.base_url)
+    return f"{base.rstrip('/')}/webhooks/evolution/{identifier}"
+
+
+async def _stream(services: Services, identifier: int, principal: Principal) -> Any:
+    return await stream_of(services, identifier, ConnectionRegistered.type_name, principal, "connection")
+
+
+def _row(services: Services, request: Request[Any, Any, Any], row: dict[str, Any]) -> ConnectionRow:
+    url = webhook_url(services, request, connection_id(row["tenant_id"], row["name"]))
+    return msgspec.convert({**row, "webhook_url": url}, ConnectionRow)
+
+
+HANDLERS: list[Any] = [
+    register_connection,
+    list_connections,
+    get_connection,
+    rotate_token,
+    activate_connection,
+    deactivate_connection,
+]

@@ -1,0 +1,71 @@
+"""Whether the process lives, whether it can work, and what it has counted."""
+
+from typing import Any, Final
+
+import msgspec
+from litestar import Response, get
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from psycopg import Error as PsycopgError
+
+from adapters.migrations import MigrationError, require_current_schema
+from adapters.postgres import connect_async
+from adapters.telemetry import REGISTRY
+from api.services import Services
+from sql import queries
+
+_ENGINE: Final = queries("engine", "apsycopg")
+_LOG: Final = queries("log", "apsycopg")
+
+
+class Live(msgspec.Struct, frozen=True):
+    """The process answers."""
+
+    status: str = "ok"
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """Whether requests can be served; where not, `reason` says why. `lag` is in events, `parked` counts events."""
+
+    status: str
+    reason: str | None = None
+    head: int = 0
+    projected: int = 0
+    lag: int = 0
+    parked: dict[str, int] = {}
+
+
+@get("/health/live", public=True, tags=["health"])
+async def live() -> Live:
+    """The process answers; says nothing of the database."""
+    return Live()
+
+
+@get("/health/ready", public=True, tags=["health"])
+async def ready(services: Services) -> Response[Ready]:
+    """The database answers and has the right schema; also how far the read models are behind the log."""
+    try:
+        async with await connect_async(services.settings.runtime_dsn, "evosense_writer") as conn:
+            head = int(await _LOG.head(conn))
+            parked = {row["subscriber"]: row["parked"] async for row in _ENGINE.parked_counts(conn)}
+            projected = int(await _ENGINE.projected_position(conn, projections=services.waiter.projections) or 0)
+    except PsycopgError as error:
+        return Response(Ready("unavailable", f"the database: {type(error).__name__}"), status_code=503)
+    return Response(Ready("ok", None, head, projected, head - projected, parked))
+
+
+@get("/metrics", public=True, tags=["health"], media_type=CONTENT_TYPE_LATEST, include_in_schema=False)
+async def prometheus() -> Response[bytes]:
+    """What this process has counted, for Prometheus."""
+    return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+
+def check_schema(dsn: str) -> str | None:
+    """Why the database can't be worked with, or None."""
+    try:
+        require_current_schema(dsn)
+    except MigrationError as error:
+        return str(error)
+    return None
+
+
+HANDLERS: list[Any] = [live, ready, prometheus]

@@ -1,0 +1,176 @@
+"""Messages: pages of them, one with its history, and search by meaning."""
+
+import asyncio
+import base64
+import json
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+import msgspec
+from litestar import get
+from litestar.params import Parameter
+
+from api.common import Page, PageSize, WaitFor, stream_of, wait_for
+from api.problems import ProblemError
+from api.security import Principal
+from api.services import Services
+from domain.event import Event
+from domain.masking import mask
+from domain.messages import MessageReceived
+from sql import queries
+
+_MESSAGES: Final = queries("messages", "apsycopg")
+_PLACE: Final = frozenset({"originator_id", "originator_version", "tenant_id", "at"})
+
+Sentiment = Annotated[float | None, Parameter(ge=-1, le=1, required=False)]
+
+
+class MessageRow(msgspec.Struct, frozen=True):
+    """A message as the read model has it. `text` is masked; `chat_id` and `sender` are keyed hashes."""
+
+    id: int
+    connection_id: int | None
+    chat_id: str
+    sender: str
+    text: str
+    created_at: datetime
+    sentiment: float | None
+    emotion: str | None
+    satisfaction: int | None
+    tone: str | None
+    summary: str | None
+    embedded: bool
+
+
+class HistoryEntry(msgspec.Struct, frozen=True):
+    """An event of the log: where it stands, what it is, when it was learned, and what it says."""
+
+    position: int
+    type: str
+    version: int
+    at: datetime
+    data: dict[str, Any]
+
+
+class Hit(msgspec.Struct, frozen=True):
+    """A message that was found; `similarity_score` is the cosine, 1 for the same meaning."""
+
+    message_id: int
+    text: str
+    sentiment: float | None
+    satisfaction: int | None
+    similarity_score: float
+    created_at: datetime
+
+
+@get("/messages")
+async def list_messages(
+    services: Services,
+    principal: Principal,
+    limit: PageSize = 50,
+    before: str | None = None,
+    chat_id: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    sentiment_min: Sentiment = None,
+    sentiment_max: Sentiment = None,
+    emotion: str | None = None,
+    wait: WaitFor = None,
+) -> Page[MessageRow]:
+    """Messages, newest first. `before` is the `next` of the page before."""
+    before_at, before_id = _cursor(before)
+    await wait_for(services, wait)
+    async with services.reads.as_tenant(principal.tenant_id) as conn:
+        rows = [
+            row
+            async for row in _MESSAGES.messages_page(
+                conn,
+                chat_id=chat_id,
+                since=since,
+                until=until,
+                sentiment_min=sentiment_min,
+                sentiment_max=sentiment_max,
+                emotion=emotion,
+                before_at=before_at,
+                before_id=before_id,
+                page=limit + 1,
+            )
+        ]
+    items = [msgspec.convert(row, MessageRow) for row in rows[:limit]]
+    return Page(items, _next(items[-1]) if len(rows) > limit else None)
+
+
+@get("/messages/{identifier:int}")
+async def get_message(identifier: int, services: Services, principal: Principal, wait: WaitFor = None) -> MessageRow:
+    """One message."""
+    await wait_for(services, wait)
+    async with services.reads.as_tenant(principal.tenant_id) as conn:
+        row = await _MESSAGES.message(conn, id=identifier)
+    if row is None:
+        raise ProblemError(404, f"there is no message {identifier}")
+    return msgspec.convert(row, MessageRow)
+
+
+@get("/messages/{identifier:int}/history")
+async def get_history(identifier: int, services: Services, principal: Principal) -> list[HistoryEntry]:
+    """Everything the log has on a message, in order. A vector is given by its number of bytes."""
+    stream_id = await stream_of(services, identifier, MessageReceived.type_name, principal, "message")
+    recorded = await asyncio.to_thread(services.write.log.history, stream_id)
+    return [
+        HistoryEntry(
+            entry.position, entry.event.type_name, entry.event.type_version, entry.event.at, _data(entry.event)
+        )
+        for entry in recorded
+    ]
+
+
+@get("/search")
+async def search(
+    services: Services,
+    principal: Principal,
+    q: Annotated[str, Parameter(min_length=1, max_length=2000, description="what to look for, in any words")],
+    limit: Annotated[int, Parameter(ge=1, le=100, required=False)] = 20,
+    threshold: Annotated[float, Parameter(ge=-1, le=1, required=False)] = 0.3,
+    wait: WaitFor = None,
+) -> list[Hit]:
+    """Messages that mean what `q` says, best first. The default threshold suits the offline embedder."""
+    await wait_for(services, wait)
+    if not q.strip():
+        raise ProblemError(400, "q is empty: say what to look for")
+    vector = (await services.embedder.embed([mask(q)]))[0]
+    async with services.reads.as_tenant(principal.tenant_id) as conn:
+        found = _MESSAGES.search(
+            conn,
+            tenant_id=principal.tenant_id,
+            vector=_as_text(vector),
+            page=limit,
+            threshold=threshold,
+        )
+        return [msgspec.convert(row, Hit) async for row in found]
+
+
+def _as_text(vector: bytes) -> str:
+    floats = memoryview(vector).cast("f")
+    return f"[{','.join(map(repr, floats))}]"
+
+
+def _data(event: Event) -> dict[str, Any]:
+    fields = {name: getattr(event, name) for name in event.__struct_fields__ if name not in _PLACE}
+    return {name: f"{len(value)} bytes" if isinstance(value, bytes) else value for name, value in fields.items()}
+
+
+def _next(row: MessageRow) -> str:
+    return base64.urlsafe_b64encode(json.dumps([row.created_at.isoformat(), row.id]).encode()).decode()
+
+
+def _cursor(before: str | None) -> tuple[datetime | None, int | None]:
+    if before is None:
+        return None, None
+    try:
+        at, identifier = json.loads(base64.urlsafe_b64decode(before))
+        return datetime.fromisoformat(at), int(identifier)
+    except (ValueError, TypeError):
+        raise ProblemError(400, "before: take it from `next` of the page before") from None
+
+
+HANDLERS: list[Any] = [list_messages, get_message, get_history, search]

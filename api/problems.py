@@ -1,0 +1,119 @@
+"""Errors as `application/problem+json` (RFC 9457): what was wrong, where, and what would be right."""
+
+import logging
+from typing import Any
+
+import msgspec
+from eventsourcing.persistence import PersistenceError
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+from psycopg import Error as PsycopgError
+from psycopg_pool import PoolTimeout
+
+from adapters.passwords import WeakPassword
+from api.commands import Contended
+from domain.errors import AlreadyExists, DomainError, Invalid, NotAllowed, NotFound
+
+_log = logging.getLogger(__name__)
+_STATUS = {NotFound: 404, AlreadyExists: 409, NotAllowed: 409, Invalid: 422}
+_TITLES = {
+    400: "Bad request",
+    401: "Not authenticated",
+    403: "Forbidden",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    413: "Too large",
+    415: "Unsupported media type",
+    422: "Not acceptable as it is",
+    429: "Too many requests",
+    500: "Internal error",
+    503: "Not available at the moment",
+    504: "Not in time",
+}
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The body of every error."""
+
+    title: str
+    status: int
+    detail: str
+    errors: list[dict[str, str]] = []
+
+
+class ProblemError(Exception):
+    """Answer with a problem. `retry_after`, in seconds, says when another try makes sense."""
+
+    def __init__(self, status: int, detail: str, *, retry_after: int | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+def respond(
+    status: int, detail: str, *, errors: list[dict[str, str]] | None = None, headers: dict[str, str] | None = None
+) -> Response[Problem]:
+    """The response for a problem."""
+    problem = Problem(_TITLES.get(status, "Error"), status, detail, errors or [])
+    return Response(problem, status_code=status, media_type="application/problem+json", headers=headers or {})
+
+
+def _problem(_: Request[Any, Any, Any], error: ProblemError) -> Response[Problem]:
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return respond(error.status, error.detail, headers=headers)
+
+
+def _domain(_: Request[Any, Any, Any], error: DomainError) -> Response[Problem]:
+    return respond(_STATUS.get(type(error), 422), str(error))
+
+
+def _weak(_: Request[Any, Any, Any], error: WeakPassword) -> Response[Problem]:
+    return respond(422, str(error))
+
+
+def _validation(_: Request[Any, Any, Any], error: ValidationException) -> Response[Problem]:
+    extra = error.extra if isinstance(error.extra, list) else []
+    errors = [
+        {"where": ".".join(filter(None, (str(e.get("source", "")), str(e.get("key", ""))))), "what": str(e["message"])}
+        for e in extra
+        if isinstance(e, dict) and "message" in e
+    ]
+    detail = "; ".join(f"{e['where']}: {e['what']}" if e["where"] else e["what"] for e in errors)
+    return respond(400, detail or "the request can't be read", errors=errors)
+
+
+def _http(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
+    headers = dict(error.headers or {})
+    return respond(error.status_code, error.detail or _TITLES.get(error.status_code, "Error"), headers=headers)
+
+
+def _unavailable(_: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+    _log.error("the database can't be worked with: %s", type(error).__name__)
+    return respond(503, "the database does not answer: try again", headers={"Retry-After": "5"})
+
+
+def _contended(_: Request[Any, Any, Any], error: Contended) -> Response[Problem]:
+    return respond(503, str(error), headers={"Retry-After": "1"})
+
+
+def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+    _log.error("an error that nobody foresaw: %s %s", request.method, request.scope["path_template"], exc_info=error)
+    return respond(500, "something went wrong on our side; it was logged")
+
+
+HANDLERS: dict[Any, Any] = {
+    ProblemError: _problem,
+    DomainError: _domain,
+    WeakPassword: _weak,
+    ValidationException: _validation,
+    HTTPException: _http,
+    PersistenceError: _unavailable,
+    PsycopgError: _unavailable,
+    PoolTimeout: _unavailable,
+    Contended: _contended,
+    Exception: _unexpected,
+}
