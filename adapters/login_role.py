@@ -45,8 +45,11 @@ def ensure_login_role(conn: psycopg.Connection[DictRow], queries: Any, runtime_d
         )
     if state["inherits"] or not state["can_login"]:
         conn.execute(sql.SQL("ALTER ROLE {} LOGIN NOINHERIT").format(role))
-    for group in state["missing"]:
-        conn.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), role))
+        state = queries.login_role(conn, name=name)
+    # Since PostgreSQL 16 inheritance belongs to each membership and not to the role alone.
+    options = sql.SQL(" WITH INHERIT FALSE" if conn.info.server_version >= 160000 else "")
+    for group in state["to_grant"]:
+        conn.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(group), role) + options)
     if not state["may_connect"]:
         database = sql.Identifier(conn.info.dbname)
         conn.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, role))

@@ -17,14 +17,22 @@ from adapters.event_store import Role
 def connect(dsn: str, role: Role) -> Connection[DictRow]:
     """One connection in autocommit mode that has taken on `role`. Raises `psycopg.OperationalError`."""
     conn = psycopg.connect(dsn, autocommit=True, row_factory=dict_row, connect_timeout=10)
-    conn.execute(SQL("SET ROLE {}").format(Identifier(role)))
+    try:
+        conn.execute(SQL("SET ROLE {}").format(Identifier(role)))
+    except BaseException:
+        conn.close()
+        raise
     return conn
 
 
 async def connect_async(dsn: str, role: Role) -> AsyncConnection[DictRow]:
     """The same for coroutines."""
     conn = await AsyncConnection.connect(dsn, autocommit=True, row_factory=dict_row, connect_timeout=10)
-    await conn.execute(SQL("SET ROLE {}").format(Identifier(role)))
+    try:
+        await conn.execute(SQL("SET ROLE {}").format(Identifier(role)))
+    except BaseException:
+        await conn.close()
+        raise
     return conn
 
 

@@ -172,7 +172,11 @@ class Vault:
 
     def open_text(self, tenant_id: UUID, sealed: str, purpose: str) -> str:
         """Decrypt what `seal_text` encrypted for that purpose. Raises `SealBroken`."""
-        return self.key(tenant_id).open(base64.b64decode(sealed), tenant_id.bytes + purpose.encode()).decode()
+        try:
+            data = base64.b64decode(sealed, validate=True)
+        except ValueError:
+            raise SealBroken("a sealed text is not base64") from None
+        return self.key(tenant_id).open(data, tenant_id.bytes + purpose.encode()).decode()
 
 
 def _derive(key: bytes, purpose: bytes) -> bytes:

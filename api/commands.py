@@ -5,6 +5,7 @@ Every door goes through here. The calls block on the database: coroutines use `a
 
 from collections.abc import Sequence
 from typing import Final
+from uuid import UUID
 
 import msgspec
 
@@ -13,7 +14,7 @@ from domain.aggregate import Aggregate, Command
 from domain.errors import DomainError
 from domain.event import Event
 
-#: How often a command is decided anew when its stream has moved in the meantime.
+#: How often in a row all that is left may be outrun by others, before it is given up.
 _TRIES: Final = 8
 
 
@@ -77,23 +78,28 @@ class CommandBus:
         """
         outcomes: dict[int, Outcome] = {}
         open_: dict[int, Intent] = dict(enumerate(intents))
-        for attempt in range(_TRIES):
+        first, in_vain = True, 0
+        while open_:
+            before = len(open_)
             units: dict[int, tuple[Event, ...]] = {}
-            for place, decided in self._decide(open_, trust_new=attempt == 0).items():
+            for place, decided in self._decide(open_, trust_new=first).items():
                 if isinstance(decided, DomainError):
                     outcomes[place] = decided
                 elif decided:
                     units[place] = decided
                 else:
-                    outcomes[place] = Done(self._log.last_position_of(open_[place].steps[0].empty.id))
+                    streams = {step.empty.id for step in open_[place].steps}
+                    outcomes[place] = Done(max(map(self._log.last_position_of, streams), default=0))
             if units:
                 for place, appended in zip(units, self._log.append(list(units.values())), strict=True):
                     if isinstance(appended, Appended):
                         outcomes[place] = Done(appended.positions[-1], appended.positions)
             open_ = {place: intent for place, intent in open_.items() if place not in outcomes}
-            if not open_:
-                return [outcomes[place] for place in range(len(intents))]
-        raise Contended("the same thing is being changed by many at once: try again")
+            # Intents of one call that concern the same stream come through one by one: that is no contention.
+            first, in_vain = False, in_vain + 1 if len(open_) == before else 0
+            if in_vain == _TRIES:
+                raise Contended("the same thing is being changed by many at once: try again")
+        return [outcomes[place] for place in range(len(intents))]
 
     def _decide(self, intents: dict[int, Intent], *, trust_new: bool) -> dict[int, tuple[Event, ...] | DomainError]:
         wanted = {
@@ -106,13 +112,15 @@ class CommandBus:
         decided: dict[int, tuple[Event, ...] | DomainError] = {}
         for place, intent in intents.items():
             events: list[Event] = []
+            current: dict[UUID, Aggregate] = {}  # a later step may concern the aggregate of an earlier one
             try:
                 for step in intent.steps:
-                    state = states.get(step.empty.id, step.empty)
+                    state = current.get(step.empty.id) or states.get(step.empty.id, step.empty)
                     for command in step.commands:
                         new = state.decide(command)
                         state = state.replay(new)
                         events.extend(new)
+                    current[step.empty.id] = state
             except DomainError as error:
                 decided[place] = error
             else:

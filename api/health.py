@@ -45,9 +45,10 @@ async def ready(services: Services) -> Response[Ready]:
     """The database answers and has the right schema; also how far the read models are behind the log."""
     try:
         async with await connect_async(services.settings.runtime_dsn, "evosense_writer") as conn:
-            head = int(await _LOG.head(conn))
+            head = int((await _LOG.head(conn))["position"])
             parked = {row["subscriber"]: row["parked"] async for row in _ENGINE.parked_counts(conn)}
-            projected = int(await _ENGINE.projected_position(conn, projections=services.waiter.projections) or 0)
+            reached = await _ENGINE.projected_position(conn, projections=services.waiter.projections)
+            projected = int(reached["position"] or 0)
     except PsycopgError as error:
         return Response(Ready("unavailable", f"the database: {type(error).__name__}"), status_code=503)
     return Response(Ready("ok", None, head, projected, head - projected, parked))

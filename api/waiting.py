@@ -66,7 +66,7 @@ class PositionWaiter:
 
     async def _head(self) -> int:
         async with await connect_async(self._dsn, "evosense_writer") as conn:
-            return int(await _LOG.head(conn))
+            return int((await _LOG.head(conn))["position"])
 
     async def _follow(self) -> None:
         while True:
@@ -82,7 +82,7 @@ class PositionWaiter:
                 await asyncio.sleep(_PAUSE_S)
 
     async def _look(self, conn: psycopg.AsyncConnection[psycopg.rows.DictRow]) -> None:
-        position = await _ENGINE.projected_position(conn, projections=self.projections)
+        position = (await _ENGINE.projected_position(conn, projections=self.projections))["position"]
         if position is not None and position != self._position:
             async with self._moved:
                 self._position = position

@@ -33,6 +33,11 @@ SUBSCRIBER: Final = "projector"
 #: How often a single event is tried before it is parked.
 ATTEMPTS: Final = 3
 _PAUSE_S: Final = 0.05
+#: Pauses while the database is away: the first, then twice as long each time, up to the last.
+_FIRST_REST_S: Final = 0.1
+_LAST_REST_S: Final = 5.0
+#: How soon a sleeping engine hears that it should stop, in seconds.
+_HEARS_STOP_S: Final = 0.25
 
 _ENGINE: Final = queries("engine")
 _log = logging.getLogger(__name__)
@@ -97,13 +102,18 @@ class Engine:
 
         Faults of the database are waited out with growing pauses; a poison event is parked.
         """
+        rest = _FIRST_REST_S
         while not stop.is_set():
+            began = time.monotonic()
             try:
                 self._run(stop, poll, channel)
             except FAULTS as error:
                 self.close()
+                if time.monotonic() - began > _LAST_REST_S:
+                    rest = _FIRST_REST_S  # it went well for a while
                 _log.error("the database can't be worked with (%s); trying again", type(error).__name__)
-                stop.wait(poll)
+                stop.wait(rest)
+                rest = min(2 * rest, _LAST_REST_S)
         self.close()
 
     def _run(self, stop: threading.Event, poll: float, channel: str) -> None:
@@ -113,8 +123,10 @@ class Engine:
             while not stop.is_set():
                 while self.run_once() and not stop.is_set():
                     pass
-                for _ in listener.notifies(timeout=poll, stop_after=1):
-                    pass
+                deadline = time.monotonic() + poll
+                while not stop.is_set() and (left := deadline - time.monotonic()) > 0:
+                    if list(listener.notifies(timeout=min(left, _HEARS_STOP_S), stop_after=1)):
+                        break
 
     def run_once(self) -> int:
         """Project one batch; returns how many events it had, 0 where the log is at its end.
@@ -127,10 +139,7 @@ class Engine:
             return self._project_batch(self._batch)
         except ProjectionConflict:
             return 1
-        except FAULTS:
-            raise
-        except Exception as error:  # whatever an event may provoke in a projector
-            _log.warning("a batch failed (%s); taking it event by event", type(error).__name__)
+        except PoisonEvent:
             return self._one_by_one()
 
     def replay_into(self, conn: Connection[Any], on_progress: Callable[[int, int], None]) -> int:
@@ -161,8 +170,10 @@ class Engine:
             for notification, one in zip(notifications, recorded, strict=True):
                 try:
                     self._apply(conn, [one], projections)
+                except FAULTS:
+                    raise
                 except Exception as error:
-                    raise PoisonEvent(notification, one.event.tenant_id, error) from error
+                    raise _poison(notification, one, error) from None
             raise
 
     # ------------------------------------------------------------------------------------------------ one batch
@@ -179,13 +190,19 @@ class Engine:
                 self._move(conn, active, start, stop)
                 return 1
             held = {row["stream_id"] for row in _ENGINE.held_streams(conn, subscriber=SUBSCRIBER)}
-            recorded = []
+            recorded: list[Recorded] = []
             for notification in notifications:
                 if notification.originator_id in held:
                     self._park(conn, notification, None, "held back behind a parked event of its stream", 0)
                 else:
                     recorded.append(Recorded(notification.id, self._decode(notification)))
-            self._apply(conn, recorded, active)
+            try:
+                self._apply(conn, recorded, active)
+            except FAULTS:
+                raise
+            except Exception as error:  # whatever an event may provoke in a projector
+                # In a batch of many it is one of them: the first stands for all, and each is then taken alone.
+                raise _poison(notifications[0], recorded[0] if recorded else None, error) from None
             self._move(conn, active, start, notifications[-1].id)
         return len(notifications)
 
@@ -229,33 +246,31 @@ class Engine:
             try:
                 if not self._project_patiently():
                     return taken
-            except FAULTS:
-                raise
             except ProjectionConflict:
                 return taken + 1
-            except Exception as error:
-                self._park_next(error)
+            except PoisonEvent as poison:
+                self._park_if_next(poison)
         return self._batch
 
     def _project_patiently(self) -> int:
         for attempt in range(1, ATTEMPTS):
             try:
                 return self._project_batch(1)
-            except (*FAULTS, ProjectionConflict):
-                raise
-            except Exception:  # perhaps it passes
+            except PoisonEvent:  # perhaps it passes
                 time.sleep(_PAUSE_S * attempt)
         return self._project_batch(1)
 
-    def _park_next(self, error: Exception) -> None:
+    def _park_if_next(self, poison: PoisonEvent) -> None:
+        """Park it and pass it by, unless another engine has seen to it since: the next event is then another one."""
         conn = self._connection()
         with conn.transaction():
             active, start, stop = self._lock(conn)
-            notification = self._reader.select_notifications(start, 1, stop, inclusive_of_start=False)[0]
-            poison = error if isinstance(error, PoisonEvent) else PoisonEvent(notification, None, error)
+            following = self._reader.select_notifications(start, 1, stop, inclusive_of_start=False)
+            if not following or following[0].id != poison.notification.id:
+                return
             _log.error("parked: %s", poison)
-            self._park(conn, notification, poison.tenant_id, poison.reason, ATTEMPTS)
-            self._move(conn, active, start, notification.id)
+            self._park(conn, poison.notification, poison.tenant_id, poison.reason, ATTEMPTS)
+            self._move(conn, active, start, poison.notification.id)
 
     @staticmethod
     def _park(
@@ -276,3 +291,7 @@ class Engine:
         if self._conn is None or self._conn.closed:
             self._conn = self._connect()
         return self._conn
+
+
+def _poison(notification: Notification, recorded: Recorded | None, cause: Exception) -> PoisonEvent:
+    return PoisonEvent(notification, recorded.event.tenant_id if recorded else None, cause)

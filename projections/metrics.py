@@ -33,8 +33,9 @@ class _Counted(NamedTuple):
 class _Sums(msgspec.Struct):
     messages: int = 0
     analysed: int = 0
-    # Decimal: a sum of floats would depend on the order of its parts, and so on the size of the batches.
-    sentiment: Decimal = Decimal(0)
+    # Decimal: a sum of floats would depend on the order of its parts, and so on the size of the batches. Six places
+    # from the start (`domain.messages.checked` rounds to them): numeric remembers how many places its parts had.
+    sentiment: Decimal = Decimal("0.000000")
     satisfaction: int = 0
     positive: int = 0
 

@@ -31,7 +31,8 @@ from adapters.embedded.home import (
     write_private,
 )
 from adapters.embedded.process import LOOPBACK, FileLock
-from adapters.embedded.supervisor import Held, Instance, Program, Server, obtain
+from adapters.embedded.program import Instance, Program
+from adapters.embedded.supervisor import Held, Server, obtain
 
 ADMIN = "evosense_admin"
 DATABASE = "evosense"

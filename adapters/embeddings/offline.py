@@ -9,7 +9,7 @@ import numpy as np
 from adapters.embeddings.encoder import ENCODER_DIMENSIONS, SentenceEncoder, shared_encoder
 from domain.ports import DIMENSIONS
 
-#: Texts for which a thread is taken at once (about 50 ms): an embedding of thousands neither holds a thread of the
+#: Texts for which a thread is taken at once (about 0.1 s): an embedding of thousands neither holds a thread of the
 #: pool for long nor goes on for long after it was cancelled.
 SUB_BATCH: Final = 64
 

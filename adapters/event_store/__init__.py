@@ -7,6 +7,7 @@ from adapters.event_store.log import EventLog, RecordedEvent, StreamAt
 from adapters.event_store.recorder import CHANNEL, Appended, Conflict, LogRecorder
 from adapters.event_store.wire import (
     BrokenSeal,
+    KeyUnavailable,
     MsgpackTranscoder,
     StructMapper,
     TenantStoredEvent,
@@ -21,6 +22,7 @@ __all__ = [
     "BrokenSeal",
     "Conflict",
     "EventLog",
+    "KeyUnavailable",
     "LogRecorder",
     "MsgpackTranscoder",
     "PostgresKeyStore",

@@ -1,7 +1,7 @@
 """Connections of the event store: the library's datastore, acting in one of our database roles."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Final, Literal, cast
 
 from eventsourcing.postgres import PostgresDatastore
 from psycopg import Connection
@@ -11,10 +11,10 @@ from psycopg.sql import SQL, Identifier
 #: The database roles that the runtime's log-in may take on; `sql/roles` says what each may do.
 Role = Literal["evosense_app", "evosense_writer", "evosense_projector"]
 
-SCHEMA = "evosense_log"
+SCHEMA: Final = "evosense_log"
 #: Seconds for which an append waits for its turn, and for which a writer that has gone silent may keep it.
-LOCK_TIMEOUT_S = 20
-SILENCE_TIMEOUT_S = 15
+LOCK_TIMEOUT_S: Final = 20
+SILENCE_TIMEOUT_S: Final = 15
 
 
 class RoleDatastore(PostgresDatastore):
@@ -39,7 +39,7 @@ class RoleDatastore(PostgresDatastore):
             pre_ping=True,
         )
         # The library knows five parameters: keep the others too, or `sslmode=verify-full` would be lost in silence.
-        self.pool.kwargs = {**parts, "row_factory": dict_row}
+        self.pool.kwargs = {**parts, **cast(dict[str, Any], self.pool.kwargs)}
 
     def after_connect_func(self) -> Callable[[Connection[Any]], None]:
         """The library's own preparation, then the role and how long it waits for a lock."""
@@ -49,6 +49,6 @@ class RoleDatastore(PostgresDatastore):
         def after_connect(conn: Connection[Any]) -> None:
             prepare(conn)
             conn.execute(SQL("SET ROLE {}").format(Identifier(role)))
-            conn.execute(SQL("SET lock_timeout = {}").format(Literal(f"{LOCK_TIMEOUT_S}s")))
+            conn.execute("SELECT set_config('lock_timeout', %s, false)", (f"{LOCK_TIMEOUT_S}s",))
 
         return after_connect

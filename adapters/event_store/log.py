@@ -83,7 +83,7 @@ class EventLog:
     def head(self) -> int:
         """The last position of the log; 0 while it is empty."""
         with self._recorder.datastore.get_connection() as conn:
-            return int(_LOG.head(conn))
+            return int(_LOG.head(conn)["position"])
 
     def _decode(self, stream_id: UUID, row: dict[str, Any]) -> Event:
         return self._mapper.to_domain_event(

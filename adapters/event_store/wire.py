@@ -11,9 +11,15 @@ from uuid import UUID
 
 import msgspec
 from eventsourcing.domain import DomainEventProtocol
-from eventsourcing.persistence import Mapper, MapperDeserialisationError, StoredEvent, Transcoder
+from eventsourcing.persistence import (
+    Mapper,
+    MapperDeserialisationError,
+    PersistenceError,
+    StoredEvent,
+    Transcoder,
+)
 
-from adapters.vault import SealBroken, Vault
+from adapters.vault import MasterKeyError, SealBroken, Vault, VaultError
 from domain import catalog  # noqa: F401 - enters all event types in the register
 from domain.event import Event, event_types
 from domain.upcasting import upcast
@@ -32,6 +38,10 @@ class UndecodableEvent(MapperDeserialisationError):
 
 class BrokenSeal(MapperDeserialisationError):
     """The sealed part of an event was changed or moved, or its tenant's key is another one."""
+
+
+class KeyUnavailable(PersistenceError):
+    """The master key does not open a tenant's key: a fault of the configuration, not of the event."""
 
 
 class MsgpackTranscoder(Transcoder):
@@ -81,25 +91,24 @@ class StructMapper(Mapper[UUID]):
         )
 
     def to_domain_event(self, stored_event: StoredEvent) -> Event:
-        """Decode, open, upcast. Raises `UnknownEventType`, `UndecodableEvent` or `BrokenSeal`, none with content."""
+        """Decode, open, upcast. Raises `UnknownEventType`, `UndecodableEvent` or `BrokenSeal`, none with content.
+
+        Raises `KeyUnavailable` where no event of that tenant could be opened now.
+        """
         name, _, version = stored_event.topic.rpartition(":")
         cls = event_types().get(name)
-        if cls is None or not version.isdigit() or not 1 <= int(version) <= cls.type_version:
+        if cls is None or not version.isdecimal() or not 1 <= int(version) <= cls.type_version:
             raise UnknownEventType(f"{_where(stored_event)}: this program does not know that type and version")
         try:
             fields = self.transcoder.decode(stored_event.state)
             tenant_id = UUID(fields["tenant_id"])
             sealed = fields.pop(_SEALED, None)
+            if sealed is not None:
+                fields.update(self._opened(stored_event, tenant_id, sealed))
+        except BrokenSeal:
+            raise  # a ValueError, too
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise UndecodableEvent(f"{_where(stored_event)}: {type(error).__name__}") from None
-        if sealed is not None:
-            stream_id = _uuid(stored_event.originator_id)
-            place = _place(tenant_id, stream_id, stored_event.originator_version, stored_event.topic)
-            try:
-                plain = self._vault.key(tenant_id).open(sealed, place)
-            except SealBroken:
-                raise BrokenSeal(f"{_where(stored_event)}: its sealed part does not fit its key and place") from None
-            fields.update(self.transcoder.decode(plain))
         fields = upcast(name, int(version), fields)
         fields["originator_id"] = stored_event.originator_id
         fields["originator_version"] = stored_event.originator_version
@@ -108,6 +117,20 @@ class StructMapper(Mapper[UUID]):
         except msgspec.ValidationError:
             # The library's message quotes no values, but names the field of a personal value: keep it out as well.
             raise UndecodableEvent(f"{_where(stored_event)}: a field is missing or of another type") from None
+
+    def _opened(self, stored_event: StoredEvent, tenant_id: UUID, sealed: Any) -> dict[str, Any]:
+        stream_id = _uuid(stored_event.originator_id)
+        place = _place(tenant_id, stream_id, stored_event.originator_version, stored_event.topic)
+        try:
+            plain = self._vault.key(tenant_id).open(sealed, place)
+        except MasterKeyError as error:
+            raise KeyUnavailable(str(error)) from None
+        except SealBroken:
+            raise BrokenSeal(f"{_where(stored_event)}: its sealed part does not fit its key and place") from None
+        except VaultError as error:
+            raise BrokenSeal(f"{_where(stored_event)}: {error}") from None
+        fields: dict[str, Any] = self.transcoder.decode(plain)
+        return fields
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from api.demo_data.payloads import Author, Chat, Envelopes
 
 #: What to search for by meaning: the best hits say the same in other words.
 SEARCHES: Final = (
-    "minha encomenda está atrasada",
-    "o produto chegou danificado",
-    "quero elogiar o atendimento",
+    "não consigo acessar minha conta",
+    "o técnico não veio no horário combinado",
+    "muito obrigado pela ajuda",
 )
 
 #: Of every so many envelopes one is delivered again, as Evolution does when an answer was slow.

@@ -1,6 +1,6 @@
 -- Holds every other append back until this transaction ends, so that positions ascend in commit order (DESIGN rule 2).
--- An advisory lock, not LOCK TABLE ... EXCLUSIVE: that one needs a privilege to change rows, conflicts with VACUUM (an
--- autovacuum makes every append wait for deadlock_timeout) and is not needed when the trigger below holds it for all.
+-- An advisory lock, not LOCK TABLE ... EXCLUSIVE: that one needs a privilege to change rows, and conflicts with VACUUM
+-- (an autovacuum makes every append wait for deadlock_timeout). The table's trigger takes this one for everybody.
 -- `lock_timeout` bounds the wait. The key is this table's oid: one log, one lock.
 CREATE OR REPLACE FUNCTION evosense_log.lock_for_append() RETURNS void
 LANGUAGE sql VOLATILE

@@ -54,7 +54,8 @@ SELECT EXISTS (
 );
 
 -- name: login_role(name)^
--- What a role may do by itself, and which of ours it may take on (SET ROLE).
+-- What a role may do by itself, and which of our roles it does not hold as it should: to be taken on by SET ROLE
+-- (MEMBER) and not held all the time (USAGE).
 SELECT
     r.rolcanlogin AS can_login,
     r.rolinherit AS inherits,
@@ -65,8 +66,8 @@ SELECT
         SELECT ours.rolname::text
         FROM pg_roles ours
         WHERE ours.rolname IN ('evosense_app', 'evosense_projector', 'evosense_writer')
-          AND NOT pg_has_role(r.oid, ours.oid, 'MEMBER')
+          AND (NOT pg_has_role(r.oid, ours.oid, 'MEMBER') OR pg_has_role(r.oid, ours.oid, 'USAGE'))
         ORDER BY ours.rolname
-    ) AS missing
+    ) AS to_grant
 FROM pg_roles r
 WHERE r.rolname = :name;

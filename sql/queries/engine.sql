@@ -21,9 +21,9 @@ WHERE projection = ANY(:projections::text[]) AND position = :from_position;
 -- name: checkpoints()
 SELECT projection, position, updated_at FROM evosense_ops.projection_checkpoints ORDER BY projection;
 
--- name: projected_position(projections)$
+-- name: projected_position(projections)^
 -- The position that all of these projections have reached; NULL where one has never run.
-SELECT CASE WHEN count(*) = cardinality(:projections::text[]) THEN min(position) END
+SELECT CASE WHEN count(*) = cardinality(:projections::text[]) THEN min(position) END AS position
 FROM evosense_ops.projection_checkpoints
 WHERE projection = ANY(:projections::text[]);
 
@@ -61,3 +61,7 @@ ON CONFLICT (name) DO UPDATE SET position = greatest(evosense_ops.relay_checkpoi
 -- name: set_checkpoints(projections, position)!
 UPDATE evosense_ops.projection_checkpoints SET position = :position, updated_at = now()
 WHERE projection = ANY(:projections::text[]);
+
+-- name: forget_other_relay_checkpoints(prefix, name)!
+-- Checkpoints of streams that are gone: each stream of JetStream has its own, under the relay's prefix.
+DELETE FROM evosense_ops.relay_checkpoints WHERE starts_with(name, :prefix) AND name <> :name;

@@ -78,9 +78,9 @@ WHERE notification_id > :position
 ORDER BY notification_id
 LIMIT :batch;
 
--- name: head()$
+-- name: head()^
 -- The last position of the log; 0 where nothing was ever appended.
-SELECT coalesce(max(notification_id), 0) FROM evosense_log.stored_events;
+SELECT coalesce(max(notification_id), 0) AS position FROM evosense_log.stored_events;
 
 -- name: tenant_key(tenant_id)^
 SELECT wrapped_key, master_key_id FROM evosense_log.tenant_keys WHERE tenant_id = :tenant_id;
@@ -92,3 +92,9 @@ SELECT tenant_id, wrapped_key, master_key_id FROM evosense_log.tenant_keys ORDER
 INSERT INTO evosense_log.tenant_keys (tenant_id, wrapped_key, master_key_id)
 VALUES (:tenant_id, :wrapped_key, :master_key_id)
 ON CONFLICT (tenant_id) DO NOTHING;
+
+-- name: log_identity()$
+-- What tells this log from one in another database, in which the same positions name other events.
+SELECT to_hex(c.system_identifier) || '.' || d.oid
+FROM pg_control_system() AS c
+JOIN pg_database AS d ON d.datname = current_database();

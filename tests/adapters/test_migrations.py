@@ -63,9 +63,9 @@ def login(database: str) -> Iterator[str]:
         conn.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(name)))
 
 
-def one(dsn: str, query: str) -> Any:
+def one(dsn: str, query: str, *parameters: str) -> Any:
     with psycopg.connect(dsn, autocommit=True) as conn:
-        row = conn.execute(query.encode()).fetchone()
+        row = conn.execute(query.encode(), parameters or None).fetchone()
     return row[0] if row else None
 
 
@@ -209,27 +209,21 @@ def test_the_login_role_has_nothing_but_what_it_takes_on(empty: str, login: str)
             conn.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
             conn.execute(f"SELECT * FROM {table}".encode())  # noqa: S608 - own names
             conn.execute("RESET ROLE")
-        for role in ("evosense_owner", conninfo_to_dict(empty)["user"]):
+        for role in ("evosense_owner", str(conninfo_to_dict(empty)["user"])):
             with pytest.raises(errors.InsufficientPrivilege):
-                conn.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(str(role))))
+                conn.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
     attributes = (
         "SELECT rolsuper OR rolinherit OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls "
-        f"FROM pg_roles WHERE rolname = '{login}'"  # noqa: S608 - own name
+        "FROM pg_roles WHERE rolname = %s"
     )
-    assert one(empty, attributes) is False
-    assert (
-        one(
-            empty,
-            f"SELECT count(*) FROM pg_shdepend d JOIN pg_roles r ON r.oid = d.refobjid "  # noqa: S608
-            f"WHERE r.rolname = '{login}' AND d.deptype = 'o'",
-        )
-        == 0
-    )
+    assert one(empty, attributes, login) is False
+    owned = "SELECT count(*) FROM pg_shdepend WHERE deptype = 'o' AND refobjid = to_regrole(%s)"
+    assert one(empty, owned, login) == 0
 
 
 def test_a_password_that_changed_is_set_and_one_that_works_is_left_alone(empty: str, login: str) -> None:
     def verifier() -> Any:
-        return one(empty, f"SELECT rolpassword FROM pg_authid WHERE rolname = '{login}'")  # noqa: S608 - own name
+        return one(empty, "SELECT rolpassword FROM pg_authid WHERE rolname = %s", login)
 
     migrate(empty, runtime_dsn=make_conninfo(empty, user=login, password="first"))
     stored = verifier()

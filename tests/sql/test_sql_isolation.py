@@ -213,6 +213,12 @@ def test_the_projector_reads_the_log_and_cannot_write_it(dsn: str) -> None:
             assert count(conn, "messages_message") == count(conn, "messages_embedding") == 0
 
 
+def test_the_projector_cannot_forget_an_id(dsn: str) -> None:
+    """Ids are log positions: a number from the sequence would change on a rebuild."""
+    with role(dsn, "evosense_projector") as conn, pytest.raises(errors.InsufficientPrivilege, match="sequence"):
+        conn.execute("INSERT INTO experiments_prompttemplate (version, body) VALUES ('v2', 'corpo')")
+
+
 def test_appends_of_two_writers_do_not_overlap(dsn: str) -> None:
     """The second append waits for the first one's end, though neither asked for a lock: positions are commit order."""
     insert = (

@@ -1,0 +1,274 @@
+"""What the message worker does with a batch: has texts analysed and embedded, records the answers, and settles.
+
+It acknowledges after the append, so a message is taken at least once; the commands are idempotent, so it is recorded
+once. A message that fails is tried again after a delay and, in the end, parked; what is wrong with the database is
+waited out, however long it takes.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+import nats.errors
+from eventsourcing.persistence import MapperDeserialisationError
+from nats.aio.msg import Msg
+
+from adapters.nats import Envelope, MalformedEnvelope
+from adapters.vault import VaultError
+from api.commands import Contended, Intent, Step
+from api.wiring import WriteSide
+from domain.aggregate import Command
+from domain.errors import DomainError
+from domain.experiments import LIVE_RUN, RecordInference, inference, inference_id
+from domain.messages import AnalyzeMessage, EmbedMessage, Message, MessageReceived, message
+from domain.ports import Analyser, Analysis, Embedder
+from projections.engine import FAULTS
+from sql import queries
+
+#: Name under which the worker parks events.
+SUBSCRIBER: Final = "worker"
+
+_ENGINE: Final = queries("engine")
+_log = logging.getLogger(__name__)
+
+#: What is no fault of the message: it is delivered again, and never parked for it.
+_PASSING: Final = (*FAULTS, Contended)
+#: Errors of ours, whose text is fit for an operator and holds no content.
+_TELLING: Final = (DomainError, MapperDeserialisationError, VaultError)
+_EXCUSES_KEPT: Final = 10_000
+
+
+class WrongAnswer(DomainError):
+    """A model gave another number of answers than it was asked questions."""
+
+
+class NotInThisLog(DomainError):
+    """The event is of another log: the database was replaced, and the stream was not."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models that the worker asks."""
+
+    analyser: Analyser
+    embedder: Embedder
+
+    def analysed(self, state: Message) -> bool:
+        """Whether this analyser has had its say."""
+        return state.analyzed_by == (self.analyser.model_name, self.analyser.prompt_version)
+
+    def embedded(self, state: Message) -> bool:
+        """Whether this embedder has."""
+        return state.embedded_by == self.embedder.model_name
+
+
+class MessageWorker:
+    """Takes batches of raw messages and answers each of them: `ack`, `nak` with a delay, or `term`.
+
+    `max_deliver`: tries before an event is parked; `retry_delay`: seconds before the next try.
+    """
+
+    def __init__(self, write: WriteSide, models: Models, *, max_deliver: int, retry_delay: float) -> None:
+        self._write = write
+        self._models = models
+        self._max_deliver = max_deliver
+        self._retry_delay = retry_delay
+        # How many deliveries of a position came to nothing through no fault of its own, as far as this process knows.
+        self._excused: Counter[int] = Counter()
+
+    async def take(self, batch: Sequence[Msg]) -> None:
+        """Settle a batch. Raises nothing that a message, a model or the database can bring about."""
+        jobs: dict[Envelope, list[Msg]] = {}
+        for received in batch:
+            try:
+                jobs.setdefault(_envelope(received), []).append(received)
+            except MalformedEnvelope as error:
+                _log.error("dropped a message from %s: %s", _shortened(received.subject), error)
+                await _tell(received.term())
+        # Delivered more often than it may fail: perhaps it kills whoever takes it. It comes last, and alone.
+        suspects = [envelope for envelope in jobs if self._attempts(envelope, jobs[envelope]) > self._max_deliver]
+        await self._settle({envelope: jobs[envelope] for envelope in jobs if envelope not in suspects})
+        for envelope in suspects:
+            await self._settle({envelope: jobs[envelope]})
+
+    # ------------------------------------------------------------------------------------------------ answering
+
+    async def _settle(self, jobs: dict[Envelope, list[Msg]]) -> None:
+        try:
+            for envelope, error in zip(jobs, await self._carry_out(list(jobs)), strict=True):
+                await self._answer(envelope, jobs[envelope], error)
+        except _PASSING as error:
+            _log.error("the database can't be worked with (%s); trying again", type(error).__name__)
+            if len(self._excused) > _EXCUSES_KEPT:
+                self._excused.clear()
+            for envelope, messages in jobs.items():
+                self._excused[envelope.position] += 1
+                for received in messages:
+                    await _tell(received.nak(delay=self._retry_delay))
+
+    async def _answer(self, envelope: Envelope, messages: Sequence[Msg], error: Exception | None) -> None:
+        if error is None:
+            verdict = "ack"
+        elif isinstance(error, NotInThisLog):
+            verdict = "term"
+            _log.warning("dropped the event at position %d: %s", envelope.position, error)
+        elif (attempts := self._attempts(envelope, messages)) < self._max_deliver:
+            verdict = "nak"
+            _log.warning("the event at position %d failed: %s", envelope.position, _reason(error))
+        else:
+            verdict = "term"
+            _log.error("parked the event at position %d: %s", envelope.position, _reason(error))
+            await asyncio.to_thread(self._park, envelope, _reason(error), attempts)
+        if verdict != "nak":
+            self._excused.pop(envelope.position, None)
+        for received in messages:
+            match verdict:
+                case "ack":
+                    await _tell(received.ack())
+                case "nak":
+                    await _tell(received.nak(delay=self._retry_delay))
+                case _:
+                    await _tell(received.term())
+
+    def _attempts(self, envelope: Envelope, messages: Sequence[Msg]) -> int:
+        delivered = max(received.metadata.num_delivered or 1 for received in messages)
+        return max(1, delivered - self._excused[envelope.position])
+
+    def _park(self, envelope: Envelope, reason: str, attempts: int) -> None:
+        with self._write.datastore.get_connection() as conn, conn.transaction():
+            _ENGINE.park(
+                conn,
+                subscriber=SUBSCRIBER,
+                position=envelope.position,
+                tenant_id=envelope.tenant,
+                stream_id=envelope.stream,
+                event_type=envelope.topic,
+                reason=reason,
+                attempts=attempts,
+            )
+
+    # ------------------------------------------------------------------------------------------------ the work
+
+    async def _carry_out(self, envelopes: Sequence[Envelope]) -> list[Exception | None]:
+        """Do what the events ask for; what went wrong with each, in order. Raises the errors in `_PASSING`.
+
+        A batch that fails as a whole is taken again one by one, so that no event fails its neighbours.
+        """
+        if not envelopes:
+            return []
+        try:
+            return await self._together(envelopes)
+        except _PASSING:
+            raise
+        except Exception as error:  # whatever a model or a text may provoke
+            if len(envelopes) == 1:
+                return [error]
+            _log.warning("a batch failed (%s); taking it one by one", type(error).__name__)
+            return [(await self._carry_out([envelope]))[0] for envelope in envelopes]
+
+    async def _together(self, envelopes: Sequence[Envelope]) -> list[Exception | None]:
+        empties = {envelope.stream: message(envelope.stream) for envelope in envelopes}
+        loaded = await asyncio.to_thread(self._write.log.load_many, list(empties.values()))
+        states = {state.id: state for state in loaded}
+        known = {envelope.stream for envelope in envelopes if states[envelope.stream].tenant_id == envelope.tenant}
+        intents = await self._intents([state for state in loaded if state.id in known])
+        outcomes = await asyncio.to_thread(self._write.commands.handle_many, list(intents.values()))
+        results: dict[UUID, Exception | None] = dict.fromkeys(known)
+        for stream, outcome in zip(intents, outcomes, strict=True):
+            results[stream] = outcome if isinstance(outcome, DomainError) else None
+        return [results.get(envelope.stream, NotInThisLog("it is not in this log")) for envelope in envelopes]
+
+    async def _intents(self, states: Sequence[Message]) -> dict[UUID, Intent]:
+        """What to record, by message; nothing for a message that these models have answered already."""
+        analyses, latency_ms = await self._analyse([state for state in states if not self._models.analysed(state)])
+        vectors = await self._embed([state for state in states if not self._models.embedded(state)])
+        now = datetime.now(UTC)
+        intents: dict[UUID, Intent] = {}
+        for state in states:
+            commands: list[Command] = []
+            steps: list[Step] = []
+            if (analysis := analyses.get(state.id)) is not None:
+                commands.append(self._analysis(analysis, now))
+                steps.append(self._inference(state, analysis, latency_ms, now))
+            if (vector := vectors.get(state.id)) is not None:
+                commands.append(EmbedMessage(at=now, model_name=self._models.embedder.model_name, vector=vector))
+            if commands:
+                intents[state.id] = Intent((Step(message(state.id), tuple(commands)), *steps))
+        return intents
+
+    async def _analyse(self, states: Sequence[Message]) -> tuple[dict[UUID, Analysis], int]:
+        """Analyses by message, and how many milliseconds one of them took on average."""
+        if not states:
+            return {}, 0
+        started = time.perf_counter()
+        analyses = await self._models.analyser.analyse([state.text for state in states])
+        latency_ms = round(1000 * (time.perf_counter() - started) / len(states))
+        if len(analyses) != len(states):
+            raise WrongAnswer(f"the analyser gave {len(analyses)} analyses of {len(states)} texts")
+        return dict(zip((state.id for state in states), analyses, strict=True)), latency_ms
+
+    async def _embed(self, states: Sequence[Message]) -> dict[UUID, bytes]:
+        if not states:
+            return {}
+        vectors = await self._models.embedder.embed([state.text for state in states])
+        if len(vectors) != len(states):
+            raise WrongAnswer(f"the embedder gave {len(vectors)} vectors of {len(states)} texts")
+        return dict(zip((state.id for state in states), vectors, strict=True))
+
+    def _analysis(self, analysis: Analysis, now: datetime) -> AnalyzeMessage:
+        analyser = self._models.analyser
+        return AnalyzeMessage(
+            at=now, model_name=analyser.model_name, prompt_version=analyser.prompt_version, analysis=analysis
+        )
+
+    def _inference(self, state: Message, analysis: Analysis, latency_ms: int, now: datetime) -> Step:
+        analyser = self._models.analyser
+        if state.tenant_id is None:
+            raise NotInThisLog("it is not in this log")
+        command = RecordInference(
+            at=now,
+            tenant_id=state.tenant_id,
+            message_id=state.id,
+            model_name=analyser.model_name,
+            prompt_version=analyser.prompt_version,
+            template_hash=analyser.template_hash,
+            latency_ms=latency_ms,
+            sentiment=analysis.sentiment,
+            emotion=analysis.emotion,
+            satisfaction=analysis.satisfaction,
+            run_id=LIVE_RUN,
+        )
+        identifier = inference_id(state.id, LIVE_RUN, analyser.prompt_version, analyser.model_name)
+        return Step(inference(identifier), (command,))
+
+
+def _envelope(received: Msg) -> Envelope:
+    envelope = Envelope.decode(received.subject, received.data)
+    if envelope.type != MessageReceived.type_name:
+        raise MalformedEnvelope(f"expected {MessageReceived.type_name}")
+    return envelope
+
+
+def _reason(error: Exception) -> str:
+    """What may be shown: a foreign error's text may quote a message, so only its kind is."""
+    name = type(error).__name__
+    return f"{name}: {error}" if isinstance(error, _TELLING) else name
+
+
+def _shortened(subject: str) -> str:
+    # Anyone who may publish can put anything into a subject: no more of it than our own subjects have.
+    return subject if len(subject) <= 80 and subject.isascii() and subject.isprintable() else "a foreign subject"
+
+
+async def _tell(answer: Awaitable[None]) -> None:
+    """Send an answer. One that is lost with the connection is made good by the next delivery."""
+    try:
+        await answer
+    except nats.errors.Error as error:
+        _log.warning("an answer to NATS was lost (%s)", type(error).__name__)

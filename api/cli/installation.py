@@ -1,0 +1,156 @@
+"""An installation on this machine: its home, its secrets and its embedded servers."""
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from pydantic import SecretStr
+
+from adapters.embedded import NatsServer, PostgresServer, choose_home, running, start_nats, start_postgres
+from adapters.settings import DEFAULT_HOME, Settings
+from adapters.vault import MasterKey
+from api.cli.screen import CommandError, errors
+
+#: The running system's log-in to the embedded PostgreSQL.
+_RUNTIME: Final = "evosense"
+
+
+class Installation:
+    """Everything below one home directory."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.secrets = home / "secrets"
+        self.log_file = home / "evosense.log"
+        self._state_file = home / "up.json"
+        self._lock_file = home / "up.lock"
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Installation":
+        """The installation that the settings name; says so where the default home could not be used."""
+        requested = settings.home if "home" in settings.model_fields_set else None
+        choice = choose_home(requested, DEFAULT_HOME)
+        if choice.notice:
+            errors.print(f"[dim]{choice.notice}[/]")
+        return cls(choice.path)
+
+    # ------------------------------------------------------------------------------------------------ secrets
+
+    def secret(self, name: str, make: Any) -> str:
+        """The secret of that name, made by `make` on first use; readable by its owner alone."""
+        path = self.secrets / name
+        with suppress(FileNotFoundError):
+            return path.read_text("utf-8").strip()
+        self.secrets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        value = str(make())
+        # Exclusive: of two that come at once, one makes it and the other reads it.
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return path.read_text("utf-8").strip()
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(value + "\n")
+        return value
+
+    def admin_password(self) -> str:
+        """The first admin's password, as it was made at the first start."""
+        return self.secret("first-admin", lambda: secrets.token_urlsafe(12))
+
+    # ------------------------------------------------------------------------------------------------ servers
+
+    def start_servers(self) -> tuple[PostgresServer, NatsServer]:
+        """Start both servers, or attach to them. Raises `EmbeddedError`."""
+        return start_postgres(self.home), start_nats(self.home)
+
+    def settings_for(self, base: Settings, postgres: PostgresServer, nats: NatsServer | None) -> Settings:
+        """`base` with the embedded servers' addresses and this installation's secrets filled in."""
+        runtime = self.secret("runtime-password", lambda: secrets.token_hex(24))
+        master = {}
+        if base.master_key is None and base.master_key_file is None:
+            self.secret("master.key", MasterKey.generate_text)
+            master = {"master_key_file": self.secrets / "master.key"}
+        return base.model_copy(
+            update={
+                "home": self.home,
+                "database_url": SecretStr(postgres.dsn_for("evosense", _RUNTIME, runtime)),
+                "admin_database_url": SecretStr(postgres.dsn),
+                **({"nats_url": SecretStr(nats.url)} if nats else {}),
+                **master,
+            }
+        )
+
+    # ------------------------------------------------------------------------------------------------ up or not
+
+    @contextmanager
+    def only_one(self) -> Iterator[None]:
+        """Hold the installation while it is up. Raises `CommandError` where another process does."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        with self._lock_file.open("a+") as lock:
+            if not _locked(lock):
+                state = self.state()
+                where = f" at {state['api']}" if state else ""
+                raise CommandError(f"EvoSense is up already{where}: `evosense down` stops it")
+            try:
+                yield
+            finally:
+                self._state_file.unlink(missing_ok=True)
+
+    def is_up(self) -> bool:
+        """Whether a process holds it."""
+        try:
+            with self._lock_file.open("a+") as lock:
+                return not _locked(lock)
+        except FileNotFoundError:
+            return False
+
+    def state(self) -> dict[str, Any] | None:
+        """Addresses of the running system, once it is ready; None where it is not."""
+        try:
+            state = json.loads(self._state_file.read_text("utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+        return state if isinstance(state, dict) else None
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        """Tell other commands where the system is."""
+        partial = self._state_file.with_suffix(".tmp")
+        partial.write_text(json.dumps(state), "utf-8")
+        partial.replace(self._state_file)
+
+
+def _locked(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def configured(*, start: bool) -> Iterator[Settings]:
+    """Settings with a database: the configured one, or this machine's embedded one.
+
+    With `start` an embedded server that does not run is started for the time of the command; without it a
+    `CommandError` says how to.
+    """
+    settings = Settings.load()
+    if settings.database_url is not None:
+        yield settings
+        return
+    installation = Installation.of(settings)
+    servers = running(installation.home)
+    if servers is not None:
+        yield installation.settings_for(settings, servers.postgres, servers.nats)
+    elif start:
+        with start_postgres(installation.home) as postgres:
+            yield installation.settings_for(settings, postgres, None)
+    else:
+        raise CommandError(
+            f"no system is running below {installation.home}: start it with `evosense up`, "
+            "or set EVOSENSE_DATABASE_URL to a database elsewhere"
+        )

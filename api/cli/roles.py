@@ -1,0 +1,109 @@
+"""The roles, one process each. `evosense up` starts them all; compose runs each in a container of its own."""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import urllib.request
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+from urllib.error import URLError
+
+import typer
+import uvicorn
+
+from adapters.embeddings import OfflineEmbedder
+from adapters.migrations import require_current_schema
+from adapters.settings import Settings
+from adapters.telemetry import configure_logging
+from api.app import create_app
+from api.cli.screen import CommandError
+from api.relay import run_relay
+from api.services import build_services
+from api.wiring import read_side
+from api.worker import run_worker
+
+Supervised = Annotated[bool, typer.Option("--supervised", hidden=True, help="Stop when standard input ends.")]
+
+
+def api(supervised: Supervised = False) -> None:
+    """Serve the HTTP API and the Evolution webhook."""
+    settings = _begin(supervised)
+    app = create_app(build_services(settings, OfflineEmbedder()))
+    config = uvicorn.Config(
+        app,
+        host=settings.api_host,
+        port=settings.api_port,
+        log_config=None,
+        access_log=False,
+        loop="uvloop",
+        http="httptools",
+        # Behind compose or a proxy the address that a client used is in its headers.
+        proxy_headers=True,
+        timeout_graceful_shutdown=10,
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    if not server.started:
+        raise CommandError(f"the API can't listen on {settings.api_host}:{settings.api_port}: is the port taken?")
+
+
+def projector(supervised: Supervised = False) -> None:
+    """Fold the log into the read models."""
+    settings = _begin(supervised)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    side = read_side(settings)
+    try:
+        side.engine.run(stop, poll=settings.projector_poll)
+    finally:
+        side.close()
+
+
+def relay(supervised: Supervised = False) -> None:
+    """Publish the log to NATS JetStream."""
+    _run(run_relay, supervised)
+
+
+def worker(supervised: Supervised = False) -> None:
+    """Analyse and embed messages."""
+    _run(run_worker, supervised)
+
+
+def healthcheck() -> None:
+    """Exit with 0 where the API of this container is ready, with 1 where it is not."""
+    settings = Settings.load()
+    host = "127.0.0.1" if settings.api_host in ("0.0.0.0", "::") else settings.api_host  # noqa: S104 - compared, not bound
+    try:
+        with urllib.request.urlopen(f"http://{host}:{settings.api_port}/health/ready", timeout=3):
+            return
+    except (URLError, OSError) as error:
+        raise CommandError(f"the API is not ready: {error}") from None
+
+
+def _begin(supervised: bool) -> Settings:
+    settings = Settings.load()
+    configure_logging(settings.log_level, settings.log_format)
+    require_current_schema(settings.runtime_dsn)
+    if supervised:
+        threading.Thread(target=_end_with_parent, daemon=True, name="parent watch").start()
+    return settings
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _run(role: Callable[[Settings, asyncio.Event], Awaitable[None]], supervised: bool) -> None:
+    settings = _begin(supervised)
+
+    async def until_told() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await role(settings, stop)
+
+    asyncio.run(until_told())

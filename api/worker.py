@@ -1,0 +1,192 @@
+"""The message worker's door: a FastStream subscriber on JetStream, a durable consumer that all workers share.
+
+FastStream pulls and hands over raw messages in batches; `api.analysis` decides about each. Beside it stands a guard
+that notices when stream or consumer are gone and subscribes anew, since a pull on a missing consumer says nothing.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+
+import nats.errors
+from faststream.middlewares import AckPolicy
+from faststream.nats import JStream, NatsBroker, PullSub
+from faststream.nats.message import NatsBatchMessage
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError, ServiceUnavailableError
+
+from adapters import nats as jetstream
+from adapters.analysis import OfflineAnalyser
+from adapters.embeddings import OfflineEmbedder
+from adapters.settings import Settings
+from api.analysis import MessageWorker, Models
+from api.relay import PASSING, wait_any
+from api.wiring import WriteSide, write_side
+from domain.ports import Analyser, Embedder
+
+_PAUSE_S: Final = 1.0
+_GUARD_S: Final = 2.0
+#: A batch is full, or this many seconds old.
+_LINGER_S: Final = 0.2
+
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Subscribes, and keeps the subscription alive.
+
+    `batch`: messages at once; `ack_wait`: seconds after which a message without an answer is delivered to another
+    worker, to be longer than a batch takes.
+    """
+
+    def __init__(self, messages: MessageWorker, nats_url: str, *, batch: int = 64, ack_wait: float = 60) -> None:
+        self._messages = messages
+        self._nats_url = nats_url
+        self._batch = batch
+        self._ack_wait = ack_wait
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, finishing the batch in hand. Faults of NATS are waited out."""
+        while not stop.is_set():
+            try:
+                async with self._subscribed() as guarded:
+                    while not stop.is_set() and await guarded():
+                        await wait_any(stop.wait(), seconds=_GUARD_S)
+            except NotFoundError:
+                _log.info("the stream %s is not there yet: the relay makes it", jetstream.STREAM)
+            except PASSING as error:
+                _log.warning("NATS can't be worked with (%s); trying again", type(error).__name__)
+            if not stop.is_set():
+                await wait_any(stop.wait(), seconds=_PAUSE_S)
+
+    @asynccontextmanager
+    async def _subscribed(self) -> AsyncIterator[Any]:
+        """Subscribe; gives a function that says whether the subscription is still good."""
+        config = jetstream.consumer_config(ack_wait=self._ack_wait, max_ack_pending=max(512, 4 * self._batch))
+        # First by a connection of our own: the broker's would bind to an existing consumer without updating it, and
+        # would wait for ever for a server that is not there.
+        client = await jetstream.connect(self._nats_url, "evosense worker guard")
+        try:
+            await jetstream.ensure_consumer(client.jetstream(), config)
+            broker = self._broker()
+            subscriber = broker.subscriber(
+                jetstream.RECEIVED,
+                durable=jetstream.CONSUMER,
+                config=config,
+                stream=JStream(jetstream.STREAM, declare=False),
+                pull_sub=PullSub(batch_size=self._batch, timeout=_LINGER_S, batch=True),
+                ack_policy=AckPolicy.MANUAL,
+                decoder=_raw,
+            )
+            subscriber(self._take)
+            try:
+                await broker.start()
+                if subscriber.subscription is not None:
+                    subscriber.subscription = _PatientPull.of(subscriber.subscription)
+                yield lambda: _good(client, broker)
+            finally:
+                await _stopped(broker)
+        finally:
+            with suppress(*PASSING):
+                await client.close()
+
+    async def _take(self, batch: list[Msg]) -> None:
+        try:
+            await self._messages.take(batch)
+        except Exception:
+            # FastStream would swallow it; the messages come back after `ack_wait`.
+            _log.exception("the worker could not settle a batch")
+
+    def _broker(self) -> NatsBroker:
+        return NatsBroker(
+            jetstream.servers(self._nats_url),
+            name="evosense worker",
+            # The batch in hand is finished before the connection is given up.
+            graceful_timeout=self._ack_wait,
+            # Never closed under the subscriber, see `_PatientPull`.
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,
+            # The handler takes what the decoder gives, unvalidated: one malformed message must not cost its neighbours.
+            apply_types=False,
+            logger=None,
+        )
+
+
+class _PatientPull(JetStreamContext.PullSubscription):
+    """FastStream asks again at once when a pull fails; where it fails at once, too, that would block the loop."""
+
+    @classmethod
+    def of(cls, pull: JetStreamContext.PullSubscription) -> "_PatientPull":
+        """The same subscription, with patience."""
+        patient = cls.__new__(cls)
+        patient.__dict__.update(pull.__dict__)
+        return patient
+
+    async def fetch(self, *args: Any, **kwargs: Any) -> list[Msg]:
+        """See the base class."""
+        try:
+            return await super().fetch(*args, **kwargs)
+        except (nats.errors.ConnectionClosedError, ServiceUnavailableError):
+            await asyncio.sleep(_PAUSE_S)
+            raise
+
+
+async def run_worker(
+    settings: Settings,
+    stop: asyncio.Event,
+    *,
+    analyser: Analyser | None = None,
+    embedder: Embedder | None = None,
+    ack_wait: float = 60,
+) -> None:
+    """The role `worker`: work until `stop` is set, with the offline models where none are given.
+
+    Raises `SettingsError` or `MasterKeyError` where the configuration can't be used.
+    """
+    models = Models(analyser or OfflineAnalyser(), embedder or OfflineEmbedder())
+    url = settings.nats_dsn
+    write = await _connected(settings, stop)
+    if write is None:
+        return
+    try:
+        messages = MessageWorker(
+            write, models, max_deliver=settings.worker_max_deliver, retry_delay=settings.worker_retry_delay
+        )
+        await Worker(messages, url, batch=settings.worker_batch, ack_wait=ack_wait).run(stop)
+    finally:
+        await asyncio.to_thread(write.close)
+
+
+async def _connected(settings: Settings, stop: asyncio.Event) -> WriteSide | None:
+    """The write side, as soon as there is a database; None where `stop` was set before."""
+    while not stop.is_set():
+        try:
+            return await asyncio.to_thread(write_side, settings)
+        except PASSING as error:
+            _log.warning("the database can't be worked with (%s); trying again", type(error).__name__)
+            await wait_any(stop.wait(), seconds=_PAUSE_S)
+    return None
+
+
+async def _raw(batch: NatsBatchMessage) -> list[Msg]:
+    return batch.raw_message
+
+
+async def _good(client: Client, broker: NatsBroker) -> bool:
+    if client.is_closed or not await broker.ping(timeout=_GUARD_S):
+        return False
+    return await jetstream.consumer_exists(client.jetstream())
+
+
+async def _stopped(broker: NatsBroker) -> None:
+    connection = broker.connection if broker.config.broker_config.connection_state else None
+    with suppress(*PASSING):
+        await broker.stop()
+    # Without a server there is nothing to drain, and `stop` gives up before it closes.
+    if connection is not None and not connection.is_closed:
+        with suppress(*PASSING):
+            await connection.close()

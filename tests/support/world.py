@@ -1,0 +1,221 @@
+"""Repeatable histories of several tenants: units of events, made by the aggregates themselves, ready to be appended."""
+
+import array
+import math
+import random
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from adapters.event_store import Appended
+from api.wiring import WriteSide
+from domain import authn, connections, experiments, messages, tenancy
+from domain.aggregate import Aggregate, Command
+from domain.event import Event
+from domain.ports import DIMENSIONS, EMOTIONS, TONES, Analysis
+from tests.support.spec import NOW
+
+Unit = Sequence[Event]
+
+
+class World:
+    """Some tenants to which things happen. The same seed gives the same history."""
+
+    def __init__(self, seed: int = 0, *, tenants: int = 3) -> None:
+        self._random = random.Random(seed)  # noqa: S311 - a history that can be told again, no secret
+        self._states: dict[UUID, Aggregate] = {}
+        self._at = NOW - timedelta(days=3)
+        self.tenants = [self._uuid() for _ in range(tenants)]
+        self._connections: list[tuple[UUID, UUID, str]] = []
+        self._users: list[UUID] = []
+        self._messages: list[tuple[UUID, UUID]] = []
+
+    def births(self) -> list[Unit]:
+        """Each tenant with two users and two connections."""
+        units: list[Unit] = []
+        for number, tenant_id in enumerate(self.tenants):
+            register = tenancy.RegisterTenant(at=self._now(), name=f"Loja {number}", plan="pro")
+            units.append(self.carry_out(tenancy.tenant(tenant_id), register))
+            for name in (f"ana{number}", f"rui{number}"):
+                user = authn.user(authn.user_id(name))
+                self._users.append(user.id)
+                command = authn.RegisterUser(at=self._now(), tenant_id=tenant_id, username=name, password_hash="hash")
+                units.append(self.carry_out(user, command))
+            for name in ("balcão", "delivery"):
+                connection = connections.connection(connections.connection_id(tenant_id, name))
+                sender = self._random.randbytes(32).hex()
+                self._connections.append((tenant_id, connection.id, sender))
+                units.append(
+                    self.carry_out(
+                        connection,
+                        connections.RegisterConnection(
+                            at=self._now(),
+                            tenant_id=tenant_id,
+                            name=name,
+                            evo_ws_url="https://evo.example.com",
+                            sealed_token="c2VsYWRv",
+                            company_sender=sender,
+                        ),
+                    )
+                )
+        return units
+
+    def happen(self, steps: int) -> list[Unit]:
+        """So many things, of every kind, in any order; those that lead to no event leave no unit."""
+        kinds = {
+            self._receive: 10,
+            self._analyze: 12,
+            self._embed: 4,
+            self._infer: 5,
+            self._log_in: 2,
+            self._change_connection: 1,
+            self._change_tenant: 1,
+        }
+        chosen = self._random.choices(list(kinds), list(kinds.values()), k=steps)
+        return [unit for unit in (step() for step in chosen) if unit]
+
+    def carry_out(self, empty: Aggregate, *commands: Command) -> Unit:
+        """What the commands lead to; the world remembers it."""
+        state = self._states.get(empty.id, empty)
+        events: list[Event] = []
+        for command in commands:
+            new = state.decide(command)
+            state = state.replay(new)
+            events.extend(new)
+        self._states[empty.id] = state
+        return events
+
+    def analysis(self) -> Analysis:
+        """What some model might say."""
+        # Few digits or many: sums must come out the same whatever was added and taken away in between.
+        sentiment = round(self._random.uniform(-1, 1), self._random.choice([0, 1, 2, 6]))
+        return Analysis(
+            sentiment=self._random.choice([sentiment, 0.1, 0.100001]),
+            emotion=self._random.choice(EMOTIONS),
+            satisfaction=self._random.randint(0, 100),
+            tone=self._random.choice(TONES),
+            summary="resumo",
+        )
+
+    def _receive(self) -> Unit:
+        tenant_id, connection_id, company = self._random.choice(self._connections)
+        from_me = self._random.random() < 0.3
+        chat, key = self._random.randbytes(32).hex(), self._random.randbytes(8).hex()
+        empty = messages.message(messages.message_id(connection_id, chat, from_me, key))
+        self._messages.append((tenant_id, empty.id))
+        return self.carry_out(
+            empty,
+            messages.ReceiveMessage(
+                at=self._now(),
+                tenant_id=tenant_id,
+                connection_id=connection_id,
+                chat_id=chat,
+                sender=company if from_me else chat,
+                from_me=from_me,
+                is_group=False,
+                kind="text",
+                sent_at=self._at - timedelta(seconds=self._random.randint(0, 600)),
+                external_id=key,
+                text=f"mensagem {key}",
+            ),
+        )
+
+    def _analyze(self) -> Unit:
+        if not self._messages:
+            return ()
+        _, message_id = self._random.choice(self._messages[-40:])
+        command = messages.AnalyzeMessage(
+            at=self._now(),
+            model_name=f"model-{self._random.randint(1, 3)}",
+            prompt_version="p-1",
+            analysis=self.analysis(),
+        )
+        return self.carry_out(messages.message(message_id), command)
+
+    def _embed(self) -> Unit:
+        if not self._messages:
+            return ()
+        _, message_id = self._random.choice(self._messages[-40:])
+        command = messages.EmbedMessage(
+            at=self._now(), model_name=f"e-{self._random.randint(1, 2)}", vector=vector(self._random)
+        )
+        return self.carry_out(messages.message(message_id), command)
+
+    def _infer(self) -> Unit:
+        if not self._messages:
+            return ()
+        tenant_id, message_id = self._random.choice(self._messages)
+        model, said = f"model-{self._random.randint(1, 3)}", self.analysis()
+        return self.carry_out(
+            experiments.inference(experiments.inference_id(message_id, experiments.LIVE_RUN, "p-1", model)),
+            experiments.RecordInference(
+                at=self._now(),
+                tenant_id=tenant_id,
+                message_id=message_id,
+                model_name=model,
+                prompt_version="p-1",
+                template_hash="f" * 64,
+                latency_ms=self._random.randint(1, 5000),
+                sentiment=said.sentiment,
+                emotion=said.emotion,
+                satisfaction=said.satisfaction,
+                is_shadow=self._random.random() < 0.2,
+            ),
+        )
+
+    def _log_in(self) -> Unit:
+        return self.carry_out(authn.user(self._random.choice(self._users)), authn.RecordLogin(at=self._now()))
+
+    def _change_connection(self) -> Unit:
+        _, connection_id, _ = self._random.choice(self._connections)
+        commands: list[Command] = [
+            connections.ActivateConnection(at=self._now()),
+            connections.DeactivateConnection(at=self._now()),
+            connections.RotateToken(at=self._now(), sealed_token="bm92bw=="),
+        ]
+        return self.carry_out(connections.connection(connection_id), self._random.choice(commands))
+
+    def _change_tenant(self) -> Unit:
+        commands: list[Command] = [
+            tenancy.RenameTenant(at=self._now(), name=f"Loja {self._random.randint(1, 99)}"),
+            tenancy.SuspendTenant(at=self._now(), reason="teste"),
+            tenancy.ReactivateTenant(at=self._now()),
+        ]
+        return self.carry_out(tenancy.tenant(self._random.choice(self.tenants)), self._random.choice(commands))
+
+    def _now(self) -> datetime:
+        self._at += timedelta(milliseconds=self._random.randint(1, 60_000))
+        return self._at
+
+    def _uuid(self) -> UUID:
+        return UUID(bytes=self._random.randbytes(16), version=4)
+
+
+def vector(source: random.Random) -> bytes:
+    """A vector of length 1."""
+    parts = [source.gauss(0, 1) for _ in range(DIMENSIONS)]
+    length = math.sqrt(sum(part * part for part in parts))
+    return array.array("f", [part / length for part in parts]).tobytes()
+
+
+def record(write: WriteSide, units: Sequence[Unit], *, at_once: int = 500) -> int:
+    """Append units, none of which may be refused; returns the position of the last event."""
+    for tenant_id in {event.tenant_id for unit in units for event in unit}:
+        write.vault.create(tenant_id)
+    last = 0
+    for start in range(0, len(units), at_once):
+        for outcome in write.log.append(units[start : start + at_once]):
+            assert isinstance(outcome, Appended), outcome
+            last = outcome.positions[-1]
+    return last
+
+
+def tampered(conn: Any, position: int) -> None:
+    """Turn the last byte of the event at a position, as only a superuser can."""
+    conn.execute(
+        "UPDATE evosense_log.stored_events "
+        "SET state = set_byte(state, length(state) - 1, get_byte(state, length(state) - 1) # 255) "
+        "WHERE notification_id = %s",
+        (position,),
+    )
