@@ -100,6 +100,9 @@ async def connect(url: str, name: str) -> Client:
         servers(url),
         name=name,
         allow_reconnect=False,
+        # Else the client tries each server sixty times, with pauses, before it says that none is there.
+        max_reconnect_attempts=1,
+        reconnect_time_wait=0,
         connect_timeout=_CONNECT_TIMEOUT_S,
         error_cb=_silent,
     )

@@ -30,6 +30,7 @@ from domain.ports import Analyser, Embedder
 
 _PAUSE_S: Final = 1.0
 _GUARD_S: Final = 2.0
+_START_S: Final = 10.0
 #: A batch is full, or this many seconds old.
 _LINGER_S: Final = 0.2
 
@@ -84,7 +85,7 @@ class Worker:
             )
             subscriber(self._take)
             try:
-                await broker.start()
+                await asyncio.wait_for(broker.start(), _START_S)
                 if subscriber.subscription is not None:
                     subscriber.subscription = _PatientPull.of(subscriber.subscription)
                 yield lambda: _good(client, broker)

@@ -62,7 +62,7 @@ def _started(installation: Installation) -> str:
     """Where the API is, once it is; starts the system in the background where nothing runs."""
     process = None
     if not installation.is_up():
-        installation.home.mkdir(parents=True, exist_ok=True)
+        installation.prepare()
         environment = {**os.environ, "EVOSENSE_HOME": str(installation.home)}
         with installation.log_file.open("ab") as log:
             process = subprocess.Popen(

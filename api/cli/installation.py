@@ -11,7 +11,15 @@ from typing import Any, Final, TextIO
 
 from pydantic import SecretStr
 
-from adapters.embedded import NatsServer, PostgresServer, choose_home, running, start_nats, start_postgres
+from adapters.embedded import (
+    NatsServer,
+    PostgresServer,
+    choose_home,
+    prepare_home,
+    running,
+    start_nats,
+    start_postgres,
+)
 from adapters.settings import DEFAULT_HOME, Settings
 from adapters.vault import MasterKey
 from api.cli.screen import CommandError, errors
@@ -39,6 +47,10 @@ class Installation:
             errors.print(f"[dim]{choice.notice}[/]")
         return cls(choice.path)
 
+    def prepare(self) -> None:
+        """Make the home where it is missing, reachable for the servers' account. Raises `EmbeddedError`."""
+        prepare_home(self.home)
+
     # ------------------------------------------------------------------------------------------------ secrets
 
     def secret(self, name: str, make: Any) -> str:
@@ -46,7 +58,8 @@ class Installation:
         path = self.secrets / name
         with suppress(FileNotFoundError):
             return path.read_text("utf-8").strip()
-        self.secrets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.prepare()
+        self.secrets.mkdir(mode=0o700, exist_ok=True)
         value = str(make())
         # Exclusive: of two that come at once, one makes it and the other reads it.
         try:
@@ -89,7 +102,7 @@ class Installation:
     @contextmanager
     def only_one(self) -> Iterator[None]:
         """Hold the installation while it is up. Raises `CommandError` where another process does."""
-        self.home.mkdir(parents=True, exist_ok=True)
+        self.prepare()
         with self._lock_file.open("a+") as lock:
             if not _locked(lock):
                 state = self.state()

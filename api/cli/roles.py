@@ -93,7 +93,9 @@ def _begin(supervised: bool) -> Settings:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not sys.stdin: its lock would be held when the interpreter ends, which Python takes for a fatal error.
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

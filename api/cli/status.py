@@ -28,14 +28,14 @@ def status() -> None:
             state = Installation.of(Settings.load()).state()
             servers.add_row("API", state["api"] if state else "[yellow]not up[/]")
         servers.add_row("PostgreSQL", f"answers; schema version {current}" + _hint(current, latest))
-        servers.add_row("NATS", asyncio.run(_nats(settings)))
+        jetstream = _jetstream(settings)
+        servers.add_row("NATS", _told(jetstream))
         console.print(servers)
         if current != latest:
             return
         with connect(settings.runtime_dsn, "evosense_writer") as conn:
             head = _LOG.head(conn)["position"]
             checkpoints = {row["projection"]: row for row in _ENGINE.checkpoints(conn)}
-            relayed = _ENGINE.relay_checkpoint(conn, name="jetstream")
             parked = list(_ENGINE.parked(conn))
     table = Table("reader", "position", "lag", "moved", title=f"the log stands at position {head:,}")
     for column in table.columns[1:3]:
@@ -45,6 +45,7 @@ def status() -> None:
         position = row["position"] if row else 0
         moved = f"{row['updated_at']:%Y-%m-%d %H:%M:%S %Z}" if row else "never"
         table.add_row(projection.name, f"{position:,}", _lag(head - position), moved)
+    relayed = jetstream.get("relayed") if isinstance(jetstream, dict) else None
     if relayed is not None:
         table.add_row("relay", f"{relayed:,}", _lag(head - relayed), "")
     console.print(table)
@@ -83,11 +84,17 @@ def _grid() -> Table:
     return table
 
 
-async def _nats(settings: Settings) -> str:
+def _jetstream(settings: Settings) -> dict[str, Any] | str:
+    """The state of the stream, or in words why it is not known."""
     if settings.nats_url is None:
         return "[yellow]EVOSENSE_NATS_URL is not set[/]"
     try:
-        state = await jetstream_state(settings)
+        return asyncio.run(jetstream_state(settings))
     except Exception as error:  # whatever it is, the status of the rest is wanted all the more
         return f"[red]does not answer ({type(error).__name__})[/]"
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in state.items())
+
+
+def _told(state: dict[str, Any] | str) -> str:
+    if isinstance(state, str):
+        return state
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in state.items() if name != "relayed")

@@ -62,4 +62,4 @@ FROM evosense.tenant_metrics_by_author
 ORDER BY author DESC;
 
 -- name: emotions()
-SELECT author, emotion, messages FROM evosense.metrics_emotion ORDER BY messages DESC, author, emotion;
+SELECT author, emotion, messages FROM evosense.metrics_emotion WHERE messages > 0 ORDER BY messages DESC, author, emotion;
