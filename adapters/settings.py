@@ -24,7 +24,7 @@ class Settings(BaseSettings):
         None, description="PostgreSQL for the running roles; the embedded server where it is missing"
     )
     admin_database_url: SecretStr | None = Field(
-        None, description="PostgreSQL as an administrator, for `evosense migrate` and `evosense rebuild`"
+        None, description="PostgreSQL as an administrator, for `evosense migrate`"
     )
     nats_url: SecretStr | None = Field(None, description="NATS with JetStream; the embedded server where it is missing")
     master_key: SecretStr | None = Field(None, description="32 bytes in base64 that wrap every tenant's key")

@@ -54,7 +54,15 @@ def test_what_can_not_be_a_name(name: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "evo.example.com", "ftp://evo.example.com", "https://", "http://[::1", "https://evo.example.com:99999", "ws:x"],
+    [
+        "",
+        "evo.example.com",
+        "ftp://evo.example.com",
+        "https://",
+        "http://[::1",
+        "https://evo.example.com:99999",
+        "ws:x",
+    ],
 )
 def test_what_is_no_address_is_refused_and_not_raised(url: str) -> None:
     given(EMPTY).when(register(evo_ws_url=url)).refused(Invalid, "such as https://evo.example.com")

@@ -90,7 +90,12 @@ def test_a_changed_class_does_not_have_the_golden_shape() -> None:
 
 @pytest.mark.parametrize(
     "hint",
-    [Annotated[str, SEALED], Annotated[str | None, SEALED], Annotated[str, SEALED] | None, list[Annotated[str, SEALED]]],
+    [
+        Annotated[str, SEALED],
+        Annotated[str | None, SEALED],
+        Annotated[str, SEALED] | None,
+        list[Annotated[str, SEALED]],
+    ],
     ids=str,
 )
 def test_the_mark_of_a_personal_field_is_found_at_any_depth(hint: Any) -> None:
@@ -148,7 +153,17 @@ def _repacked(topic: str, **changes: Any) -> dict[str, Any]:
         _repacked("tenancy.TenantSuspended:1", **{"~": 5}),
         _repacked("tenancy.TenantSuspended:1", **{"~": None}),
     ],
-    ids=["no msgpack", "empty", "a list", "no uuid", "a number", "no time", "seal is text", "seal is a number", "no seal"],
+    ids=[
+        "no msgpack",
+        "empty",
+        "a list",
+        "no uuid",
+        "a number",
+        "no time",
+        "seal is text",
+        "seal is a number",
+        "no seal",
+    ],
 )
 def test_bytes_that_do_not_decode_are_named_without_their_content(entry: dict[str, Any]) -> None:
     with pytest.raises(UndecodableEvent) as wrong:

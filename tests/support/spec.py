@@ -18,7 +18,9 @@ _A = TypeVar("_A", bound=Aggregate)
 _E = TypeVar("_E", bound=Event)
 
 
-def fact(cls: type[_E], stream: Aggregate | UUID, version: int = 1, *, tenant_id: UUID = TENANT, **fields: object) -> _E:
+def fact(
+    cls: type[_E], stream: Aggregate | UUID, version: int = 1, *, tenant_id: UUID = TENANT, **fields: object
+) -> _E:
     """An event of a stream, at `NOW`."""
     identifier = stream if isinstance(stream, UUID) else stream.id
     place = {"originator_id": identifier, "originator_version": version, "tenant_id": tenant_id, "at": NOW}

@@ -23,6 +23,7 @@ class World:
     """Some tenants to which things happen. The same seed gives the same history."""
 
     def __init__(self, seed: int = 0, *, tenants: int = 3) -> None:
+        self._seed = seed
         self._random = random.Random(seed)  # noqa: S311 - a history that can be told again, no secret
         self._states: dict[UUID, Aggregate] = {}
         self._at = NOW - timedelta(days=3)
@@ -37,7 +38,7 @@ class World:
         for number, tenant_id in enumerate(self.tenants):
             register = tenancy.RegisterTenant(at=self._now(), name=f"Loja {number}", plan="pro")
             units.append(self.carry_out(tenancy.tenant(tenant_id), register))
-            for name in (f"ana{number}", f"rui{number}"):
+            for name in (f"ana.{self._seed}.{number}", f"rui.{self._seed}.{number}"):
                 user = authn.user(authn.user_id(name))
                 self._users.append(user.id)
                 command = authn.RegisterUser(at=self._now(), tenant_id=tenant_id, username=name, password_hash="hash")
