@@ -9,14 +9,15 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
 import nats.errors
-from eventsourcing.persistence import MapperDeserialisationError
+import psycopg
+from eventsourcing import persistence
 from nats.aio.msg import Msg
 
 from adapters.nats import Envelope, MalformedEnvelope
@@ -26,9 +27,8 @@ from api.wiring import WriteSide
 from domain.aggregate import Command
 from domain.errors import DomainError
 from domain.experiments import LIVE_RUN, RecordInference, inference, inference_id
-from domain.messages import AnalyzeMessage, EmbedMessage, Message, MessageReceived, message
+from domain.messages import AnalyzeMessage, EmbedMessage, Message, MessageReceived, checked, message
 from domain.ports import Analyser, Analysis, Embedder
-from projections.engine import FAULTS
 from sql import queries
 
 #: Name under which the worker parks events.
@@ -38,9 +38,14 @@ _ENGINE: Final = queries("engine")
 _log = logging.getLogger(__name__)
 
 #: What is no fault of the message: it is delivered again, and never parked for it.
-_PASSING: Final = (*FAULTS, Contended)
+_PASSING: Final = (
+    *(persistence.OperationalError, persistence.InterfaceError, persistence.ProgrammingError),
+    *(psycopg.OperationalError, psycopg.InterfaceError, psycopg.ProgrammingError),
+    Contended,
+)
 #: Errors of ours, whose text is fit for an operator and holds no content.
-_TELLING: Final = (DomainError, MapperDeserialisationError, VaultError)
+_TELLING: Final = (DomainError, persistence.MapperDeserialisationError, VaultError)
+_DEADLY: Final = "the worker that had it in hand ended without an answer"
 _EXCUSES_KEPT: Final = 10_000
 
 
@@ -91,26 +96,47 @@ class MessageWorker:
             except MalformedEnvelope as error:
                 _log.error("dropped a message from %s: %s", _shortened(received.subject), error)
                 await _tell(received.term())
-        # Delivered more often than it may fail: perhaps it kills whoever takes it. It comes last, and alone.
+        # Delivered more often than it may fail: perhaps it kills whoever takes it.
         suspects = [envelope for envelope in jobs if self._attempts(envelope, jobs[envelope]) > self._max_deliver]
         await self._settle({envelope: jobs[envelope] for envelope in jobs if envelope not in suspects})
         for envelope in suspects:
-            await self._settle({envelope: jobs[envelope]})
+            await self._settle_suspect(envelope, jobs[envelope])
 
     # ------------------------------------------------------------------------------------------------ answering
 
     async def _settle(self, jobs: dict[Envelope, list[Msg]]) -> None:
         try:
+            for messages in jobs.values():
+                for m in messages: await _tell(m.ack())
             for envelope, error in zip(jobs, await self._carry_out(list(jobs)), strict=True):
                 await self._answer(envelope, jobs[envelope], error)
         except _PASSING as error:
-            _log.error("the database can't be worked with (%s); trying again", type(error).__name__)
-            if len(self._excused) > _EXCUSES_KEPT:
-                self._excused.clear()
-            for envelope, messages in jobs.items():
-                self._excused[envelope.position] += 1
+            await self._excuse(jobs, error)
+
+    async def _settle_suspect(self, envelope: Envelope, messages: Sequence[Msg]) -> None:
+        """Take one alone, parked until it is through: where it kills this process, it is found parked next time."""
+        try:
+            if await asyncio.to_thread(self._is_parked, envelope):
+                _log.error("the event at position %d stays parked: %s", envelope.position, _DEADLY)
                 for received in messages:
-                    await _tell(received.nak(delay=self._retry_delay))
+                    await _tell(received.term())
+                return
+            await asyncio.to_thread(self._park, envelope, _DEADLY, self._attempts(envelope, messages))
+            (error,) = await self._carry_out([envelope])
+            if error is None or isinstance(error, NotInThisLog):
+                await asyncio.to_thread(self._unpark, envelope)
+            await self._answer(envelope, messages, error)
+        except _PASSING as error:
+            await self._excuse({envelope: messages}, error)
+
+    async def _excuse(self, jobs: Mapping[Envelope, Sequence[Msg]], error: Exception) -> None:
+        _log.error("the database can't be worked with (%s); trying again", type(error).__name__)
+        if len(self._excused) > _EXCUSES_KEPT:
+            self._excused.clear()
+        for envelope, messages in jobs.items():
+            self._excused[envelope.position] += 1
+            for received in messages:
+                await _tell(received.nak(delay=self._retry_delay))
 
     async def _answer(self, envelope: Envelope, messages: Sequence[Msg], error: Exception | None) -> None:
         if error is None:
@@ -153,6 +179,14 @@ class MessageWorker:
                 attempts=attempts,
             )
 
+    def _is_parked(self, envelope: Envelope) -> bool:
+        with self._write.datastore.get_connection() as conn:
+            return bool(_ENGINE.is_parked(conn, subscriber=SUBSCRIBER, position=envelope.position))
+
+    def _unpark(self, envelope: Envelope) -> None:
+        with self._write.datastore.get_connection() as conn, conn.transaction():
+            _ENGINE.unpark(conn, subscriber=SUBSCRIBER, position=envelope.position)
+
     # ------------------------------------------------------------------------------------------------ the work
 
     async def _carry_out(self, envelopes: Sequence[Envelope]) -> list[Exception | None]:
@@ -194,6 +228,7 @@ class MessageWorker:
             commands: list[Command] = []
             steps: list[Step] = []
             if (analysis := analyses.get(state.id)) is not None:
+                analysis = _as_stored(analysis)
                 commands.append(self._analysis(analysis, now))
                 steps.append(self._inference(state, analysis, latency_ms, now))
             if (vector := vectors.get(state.id)) is not None:
@@ -246,6 +281,14 @@ class MessageWorker:
         )
         identifier = inference_id(state.id, LIVE_RUN, analyser.prompt_version, analyser.model_name)
         return Step(inference(identifier), (command,))
+
+
+def _as_stored(analysis: Analysis) -> Analysis:
+    """The analysis as the message will keep it, so that its inference says the same; a wrong one is refused there."""
+    try:
+        return checked(analysis)
+    except DomainError:
+        return analysis
 
 
 def _envelope(received: Msg) -> Envelope:

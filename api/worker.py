@@ -87,7 +87,7 @@ class Worker:
             try:
                 await asyncio.wait_for(broker.start(), _START_S)
                 if subscriber.subscription is not None:
-                    subscriber.subscription = _PatientPull.of(subscriber.subscription)
+                    subscriber.subscription = PatientPull.of(subscriber.subscription)
                 yield lambda: _good(client, broker)
             finally:
                 await _stopped(broker)
@@ -108,7 +108,7 @@ class Worker:
             name="evosense worker",
             # The batch in hand is finished before the connection is given up.
             graceful_timeout=self._ack_wait,
-            # Never closed under the subscriber, see `_PatientPull`.
+            # Never closed under the subscriber, see `PatientPull`.
             max_reconnect_attempts=-1,
             reconnect_time_wait=1,
             # The handler takes what the decoder gives, unvalidated: one malformed message must not cost its neighbours.
@@ -117,11 +117,11 @@ class Worker:
         )
 
 
-class _PatientPull(JetStreamContext.PullSubscription):
+class PatientPull(JetStreamContext.PullSubscription):
     """FastStream asks again at once when a pull fails; where it fails at once, too, that would block the loop."""
 
     @classmethod
-    def of(cls, pull: JetStreamContext.PullSubscription) -> "_PatientPull":
+    def of(cls, pull: JetStreamContext.PullSubscription) -> "PatientPull":
         """The same subscription, with patience."""
         patient = cls.__new__(cls)
         patient.__dict__.update(pull.__dict__)

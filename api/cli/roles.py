@@ -7,7 +7,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.error import URLError
 
 import typer
@@ -19,6 +19,7 @@ from adapters.settings import Settings
 from adapters.telemetry import configure_logging
 from api.app import create_app
 from api.cli.screen import CommandError
+from api.liveness import NotWorking, check_role
 from api.relay import run_relay
 from api.services import build_services
 from api.wiring import read_side
@@ -72,9 +73,22 @@ def worker(supervised: Supervised = False) -> None:
     _run(run_worker, supervised)
 
 
-def healthcheck() -> None:
-    """Exit with 0 where the API of this container is ready, with 1 where it is not."""
+def healthcheck(
+    role: Annotated[
+        Literal["api", "projector", "relay", "worker"], typer.Option("--role", help="The role to look at.")
+    ] = "api",
+) -> None:
+    """Exit with 0 where a role does its work, with 1 and the reason where it does not.
+
+    The API is asked whether it is ready. Of the others it is checked that what waits for them moves.
+    """
     settings = Settings.load()
+    if role != "api":
+        try:
+            check_role(settings, role)
+        except NotWorking as error:
+            raise CommandError(str(error)) from None
+        return
     host = "127.0.0.1" if settings.api_host in ("0.0.0.0", "::") else settings.api_host  # noqa: S104 - compared, not bound
     try:
         with urllib.request.urlopen(f"http://{host}:{settings.api_port}/health/ready", timeout=3):

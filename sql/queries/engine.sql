@@ -65,3 +65,9 @@ WHERE projection = ANY(:projections::text[]);
 -- name: forget_other_relay_checkpoints(prefix, name)!
 -- Checkpoints of streams that are gone: each stream of JetStream has its own, under the relay's prefix.
 DELETE FROM evosense_ops.relay_checkpoints WHERE starts_with(name, :prefix) AND name <> :name;
+
+-- name: is_parked(subscriber, position)$
+SELECT EXISTS (SELECT FROM evosense_ops.parked_events WHERE subscriber = :subscriber AND position = :position);
+
+-- name: unpark(subscriber, position)!
+DELETE FROM evosense_ops.parked_events WHERE subscriber = :subscriber AND position = :position;

@@ -91,6 +91,8 @@ async def test_publishes_everything_in_order_and_nothing_of_its_content(
         messages = await stored(js)
     rows = log.execute("SELECT * FROM evosense_log.stored_events ORDER BY notification_id").fetchall()
     for row, message in itertools.zip_longest(rows, messages):
+        assert message.data is not None
+        assert message.headers is not None
         name, _, version = row["topic"].rpartition(":")
         assert json.loads(message.data) == {
             "position": row["notification_id"],
@@ -103,7 +105,7 @@ async def test_publishes_everything_in_order_and_nothing_of_its_content(
         assert message.subject == f"evosense.events.{row['tenant_id']}.{name.partition('.')[2]}"
         assert message.headers["Nats-Msg-Id"].endswith(f".{row['notification_id']}")
     raw = b"\n".join(
-        b"\n".join((message.subject.encode(), message.data or b"", repr(message.headers).encode()))
+        b"\n".join((str(message.subject).encode(), message.data or b"", repr(message.headers).encode()))
         for message in messages
     )
     key = write.vault.key(tenant)

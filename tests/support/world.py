@@ -24,7 +24,7 @@ class World:
 
     def __init__(self, seed: int = 0, *, tenants: int = 3) -> None:
         self._seed = seed
-        self._random = random.Random(seed)  # noqa: S311 - a history that can be told again, no secret
+        self._random = repeatable(seed)
         self._states: dict[UUID, Aggregate] = {}
         self._at = NOW - timedelta(days=3)
         self.tenants = [self._uuid() for _ in range(tenants)]
@@ -191,6 +191,11 @@ class World:
 
     def _uuid(self) -> UUID:
         return UUID(bytes=self._random.randbytes(16), version=4)
+
+
+def repeatable(seed: int) -> random.Random:
+    """Chance that can be told again."""
+    return random.Random(seed)  # noqa: S311 - nothing secret comes of it
 
 
 def vector(source: random.Random) -> bytes:
