@@ -11,7 +11,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.sql import SQL, Identifier
 from psycopg_pool import AsyncConnectionPool
 
-from adapters.event_store import Role
+from adapters.event_store import Role, send_arrays_in_binary
 
 
 def connect(dsn: str, role: Role) -> Connection[DictRow]:
@@ -22,6 +22,7 @@ def connect(dsn: str, role: Role) -> Connection[DictRow]:
     except BaseException:
         conn.close()
         raise
+    send_arrays_in_binary(conn)
     return conn
 
 

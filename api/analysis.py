@@ -106,8 +106,6 @@ class MessageWorker:
 
     async def _settle(self, jobs: dict[Envelope, list[Msg]]) -> None:
         try:
-            for messages in jobs.values():
-                for m in messages: await _tell(m.ack())
             for envelope, error in zip(jobs, await self._carry_out(list(jobs)), strict=True):
                 await self._answer(envelope, jobs[envelope], error)
         except _PASSING as error:

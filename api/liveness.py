@@ -61,7 +61,7 @@ def check_role(settings: Settings, role: SilentRole, *, patience: float = PATIEN
     first = now = look(settings)
     while not now.well and now.at == first.at:
         if time.monotonic() > deadline:
-            raise NotWorking(f"the {role} has work before it and has stood still at {now.at} for {patience:g} s")
+            raise NotWorking(f"the {role} stands still: it has been at {now.at} for {patience:g} s")
         time.sleep(_LOOK_S)
         now = look(settings)
 

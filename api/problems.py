@@ -10,6 +10,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from psycopg import Error as PsycopgError
 from psycopg_pool import PoolTimeout
 
+from adapters.event_store import Overloaded
 from adapters.passwords import WeakPassword
 from api.commands import Contended
 from domain.errors import AlreadyExists, DomainError, Invalid, NotAllowed, NotFound
@@ -96,6 +97,10 @@ def _unavailable(_: Request[Any, Any, Any], error: Exception) -> Response[Proble
     return respond(503, "the database does not answer: try again", headers={"Retry-After": "5"})
 
 
+def _overloaded(_: Request[Any, Any, Any], error: Overloaded) -> Response[Problem]:
+    return respond(503, str(error), headers={"Retry-After": "1"})
+
+
 def _contended(_: Request[Any, Any, Any], error: Contended) -> Response[Problem]:
     return respond(503, str(error), headers={"Retry-After": "1"})
 
@@ -111,6 +116,7 @@ HANDLERS: dict[Any, Any] = {
     WeakPassword: _weak,
     ValidationException: _validation,
     HTTPException: _http,
+    Overloaded: _overloaded,
     PersistenceError: _unavailable,
     PsycopgError: _unavailable,
     PoolTimeout: _unavailable,

@@ -47,7 +47,9 @@ def build_services(settings: Settings, embedder: Embedder) -> Services:
         write=write,
         aggregates=AggregateCache(write.log),
         reads=ReadPool(settings.runtime_dsn),
-        waiter=PositionWaiter(settings.runtime_dsn, [projection.name for projection in all_projections()]),
+        waiter=PositionWaiter(
+            settings.runtime_dsn, [projection.name for projection in all_projections()], write.log.head
+        ),
         passwords=Passwords(),
         tokens=Tokens(write.vault.signing_key),
         embedder=embedder,

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final
 
 import psycopg
@@ -13,7 +14,6 @@ from projections.engine import PROJECTED
 from sql import queries
 
 _ENGINE: Final = queries("engine", "apsycopg")
-_LOG: Final = queries("log", "apsycopg")
 _log = logging.getLogger(__name__)
 _PAUSE_S: Final = 1.0
 #: Looks even without a notification, should one be lost.
@@ -23,9 +23,11 @@ _POLL_S: Final = 1.0
 class PositionWaiter:
     """Knows how far the read models are, told by the engine's notifications."""
 
-    def __init__(self, dsn: str, projections: list[str]) -> None:
+    def __init__(self, dsn: str, projections: list[str], head: Callable[[], int]) -> None:
+        """Take the projections to wait for, and what tells the log's last position (it may block)."""
         self._dsn = dsn
         self.projections = projections
+        self._head = head
         self._position = 0
         self._moved = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
@@ -48,25 +50,20 @@ class PositionWaiter:
     async def wait(self, position: int, seconds: float) -> None:
         """Return once the read models have reached `position`.
 
-        Raises `ProblemError` 503 with Retry-After when so many seconds pass first, and 400 for a position that the
-        log has not reached either.
+        Raises `ProblemError` 503 with Retry-After when so many seconds pass first, and 400, at once, for a position
+        that the log has not reached either: no command has answered with it.
         """
+        if position > self._position and position > (head := await asyncio.to_thread(self._head)):
+            raise ProblemError(400, f"the log ends at position {head}: nothing has reached {position}")
         try:
             async with asyncio.timeout(seconds), self._moved:
                 await self._moved.wait_for(lambda: self._position >= position)
         except TimeoutError:
-            head = await self._head()
-            if position > head:
-                raise ProblemError(400, f"the log ends at position {head}: nothing has reached {position}") from None
             raise ProblemError(
                 503,
                 f"the read models stand at position {self._position} and did not reach {position} within {seconds:g} s",
                 retry_after=1,
             ) from None
-
-    async def _head(self) -> int:
-        async with await connect_async(self._dsn, "evosense_writer") as conn:
-            return int((await _LOG.head(conn))["position"])
 
     async def _follow(self) -> None:
         while True:

@@ -7,7 +7,7 @@ The answers are in the sender's terms (EVOLUTION.md): 2xx ends it well, also for
 import asyncio
 import hmac
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -29,6 +29,10 @@ from domain.messages import ReceiveMessage, message, message_id
 
 _log = structlog.stdlib.get_logger(__name__)
 
+#: Bytes of a delivery: with `webhook_base64` a message brings its media along, and a history its ten thousand rows. It
+#: is read after the sender has proved itself, so that nobody else can make the process hold so much.
+MAX_BODY: Final = 64 * 2**20
+
 
 class Received(msgspec.Struct, frozen=True):
     """What became of the call's messages: newly stored, stored before, of no interest, refused; and the position."""
@@ -40,7 +44,13 @@ class Received(msgspec.Struct, frozen=True):
     position: int
 
 
-@post("/webhooks/evolution/{identifier:uuid}", public=True, status_code=200, tags=["webhooks"])
+@post(
+    "/webhooks/evolution/{identifier:uuid}",
+    public=True,
+    status_code=200,
+    tags=["webhooks"],
+    request_max_body_size=MAX_BODY,
+)
 async def evolution_webhook(
     identifier: UUID, services: Services, request: Request[Any, Any, Any]
 ) -> Response[Received]:

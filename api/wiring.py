@@ -6,7 +6,15 @@ from psycopg import Connection
 from psycopg.rows import DictRow
 
 from adapters import postgres
-from adapters.event_store import EventLog, LogRecorder, PostgresKeyStore, Role, RoleDatastore, StructMapper
+from adapters.event_store import (
+    EventLog,
+    GroupCommit,
+    LogRecorder,
+    PostgresKeyStore,
+    Role,
+    RoleDatastore,
+    StructMapper,
+)
 from adapters.settings import Settings
 from adapters.vault import MasterKey, Vault
 from api.commands import CommandBus
@@ -23,9 +31,11 @@ class WriteSide:
     vault: Vault
     log: EventLog
     commands: CommandBus
+    group: GroupCommit
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Append what was accepted, then let go of the database."""
+        self.group.close()
         self.datastore.close()
 
 
@@ -35,8 +45,10 @@ def write_side(settings: Settings, *, role: Role = "evosense_writer") -> WriteSi
     datastore = RoleDatastore(settings.runtime_dsn, role)
     vault = Vault(master, PostgresKeyStore(datastore))
     vault.verify()
-    log = EventLog(LogRecorder(datastore), StructMapper(vault))
-    return WriteSide(datastore, vault, log, CommandBus(log))
+    recorder = LogRecorder(datastore)
+    group = GroupCommit(recorder.append)
+    log = EventLog(recorder, StructMapper(vault), group)
+    return WriteSide(datastore, vault, log, CommandBus(log), group)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The event store: `eventsourcing` on PostgreSQL through its own recorder, mapper and transcoder interfaces."""
 
 from adapters.event_store.cache import AggregateCache
-from adapters.event_store.datastore import Role, RoleDatastore
+from adapters.event_store.datastore import Role, RoleDatastore, send_arrays_in_binary
+from adapters.event_store.group_commit import Closed, GroupCommit, Overloaded
 from adapters.event_store.keys import PostgresKeyStore
 from adapters.event_store.log import EventLog, RecordedEvent, StreamAt
 from adapters.event_store.recorder import CHANNEL, Appended, Conflict, LogRecorder
@@ -20,11 +21,14 @@ __all__ = [
     "AggregateCache",
     "Appended",
     "BrokenSeal",
+    "Closed",
     "Conflict",
     "EventLog",
     "KeyUnavailable",
+    "GroupCommit",
     "LogRecorder",
     "MsgpackTranscoder",
+    "Overloaded",
     "PostgresKeyStore",
     "RecordedEvent",
     "Role",
@@ -34,4 +38,5 @@ __all__ = [
     "TenantStoredEvent",
     "UndecodableEvent",
     "UnknownEventType",
+    "send_arrays_in_binary",
 ]

@@ -17,11 +17,11 @@ from adapters.event_store.recorder import Appended, Conflict, Unit
 Outcomes = list[Appended | Conflict]
 
 
-class Overloaded(Exception):
+class Overloaded(OperationalError):
     """More waits to be appended than may wait; nothing of this call was accepted."""
 
 
-class Closed(Exception):
+class Closed(OperationalError):
     """The event store is shutting down; nothing of this call was accepted."""
 
 

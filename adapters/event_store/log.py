@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 from eventsourcing.persistence import EventStore, StoredEvent
 
+from adapters.event_store.group_commit import GroupCommit
 from adapters.event_store.recorder import Appended, Conflict, LogRecorder
 from adapters.event_store.wire import StructMapper
 from domain.aggregate import Aggregate
@@ -35,8 +36,10 @@ class RecordedEvent(msgspec.Struct, frozen=True):
 class EventLog:
     """Reads and appends. Safe to share between threads; every call may block on the database."""
 
-    def __init__(self, recorder: LogRecorder, mapper: StructMapper) -> None:
+    def __init__(self, recorder: LogRecorder, mapper: StructMapper, group: GroupCommit | None = None) -> None:
+        """With `group` appends share transactions with those that other threads make at the same time."""
         self._recorder = recorder
+        self._group = group
         self._mapper = mapper
         self._store: EventStore[UUID] = EventStore(mapper, recorder)
 
@@ -58,8 +61,15 @@ class EventLog:
         return [empty.replay(streams[empty.id]) for empty in empties]
 
     def append(self, units: Sequence[Sequence[Event]]) -> list[Appended | Conflict]:
-        """Append each unit of events, all of it or none. See `LogRecorder.append`."""
-        return self._recorder.append([[self._mapper.to_stored_event(event) for event in unit] for unit in units])
+        """Append each unit of events, all of it or none. See `LogRecorder.append`.
+
+        Raises `Overloaded` where too much is waiting to be appended.
+        """
+        # Sealed and encoded here, in the caller's thread: the one that appends has only to send bytes.
+        stored = [[self._mapper.to_stored_event(event) for event in unit] for unit in units]
+        if self._group is None:
+            return self._recorder.append(stored)
+        return self._group.submit(stored).result()
 
     def last_position_of(self, stream_id: UUID) -> int:
         """The position of the stream's last event; 0 where there is no such stream."""

@@ -45,6 +45,9 @@ def api(supervised: Supervised = False) -> None:
         timeout_graceful_shutdown=10,
     )
     server = uvicorn.Server(config)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # uvicorn hands a signal on when it has shut down: to be told is no failure, as with the other roles.
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     server.run()
     if not server.started:
         raise CommandError(f"the API can't listen on {settings.api_host}:{settings.api_port}: is the port taken?")

@@ -343,13 +343,14 @@ async def test_a_restart_of_the_database_in_the_middle_parks_nothing(settings: S
         write = write_side(elsewhere)
         # Or an outage shows only after the pool's half a minute.
         write.datastore.pool.timeout = 0.3
-        ids = receive(write, [f"Durante o reinício {number}" for number in range(40)])
-        analyser = HashAnalyser(slowness=0.2)
-        # A single failure would park: what follows from the restart must not count as one.
-        messages = MessageWorker(write, Models(analyser, HashEmbedder()), max_deliver=1, retry_delay=0.2)
+        ids = receive(write, [f"Durante o reinício {number}" for number in range(20)])
+        analyser = FailsOnce(slowness=0.2)
+        # After the outage each message fails once; a second time would park it, and the outage must not count as one.
+        messages = MessageWorker(write, Models(analyser, HashEmbedder()), max_deliver=2, retry_delay=0.2)
         role = Worker(messages, settings.nats_dsn, batch=16, ack_wait=10).run
         async with jetstream(settings.nats_dsn) as js, running(relay(elsewhere)), running(role):
             await asyncio.wait_for(analyser.in_hand.wait(), 20)
+            # In the middle of the first batch: it has been analysed, and can't be recorded.
             await asyncio.to_thread(server.stop)
 
             async def met() -> bool:
@@ -357,8 +358,10 @@ async def test_a_restart_of_the_database_in_the_middle_parks_nothing(settings: S
 
             await until(met, "the worker has met the missing database, and is given its messages again")
             # In this thread, as the supervisor wants it; nothing else has to go on meanwhile.
+            analyser.failing, analyser.slowness = True, 0
             server = start_postgres(home)
             await until_answered(write, ids)
+        assert len(analyser.failed) == len(ids)
         assert all(answered_once(write, stream) for stream in ids)
         with psycopg.connect(server.dsn) as conn:
             assert conn.execute("SELECT count(*) FROM evosense_ops.parked_events").fetchone() == (0,)
@@ -379,6 +382,23 @@ async def test_a_pull_that_fails_at_once_does_not_block_the_loop(nats_server: Na
         await pull.fetch(10, timeout=5)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(patient.fetch(10, timeout=5), 0.2)
+
+
+class FailsOnce(HashAnalyser):
+    """While `failing`, fails every text alone once, and every batch with one that has not failed alone."""
+
+    def __init__(self, slowness: float) -> None:
+        super().__init__(slowness)
+        self.failing = False
+        self.failed: set[str] = set()
+
+    async def analyse(self, texts: Sequence[str]) -> list[Analysis]:
+        analyses = await super().analyse(texts)
+        if self.failing and not self.failed.issuperset(texts):
+            if len(texts) == 1:
+                self.failed.update(texts)
+            raise RuntimeError("not yet")
+        return analyses
 
 
 class TellingAnalyser(HashAnalyser):

@@ -4,13 +4,16 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from msgspec.structs import replace
 
 from adapters.embedded import PostgresServer
 from adapters.settings import Settings
 from api.wiring import read_side, write_side
+from domain.messages import AnalyzeMessage, MessageReceived, message
 from projections.catalog import all_projections
 from projections.engine import PoisonEvent
 from projections.rebuild import RebuildReport, rebuild
+from tests.support.spec import NOW
 from tests.support.systems import (
     administrator,
     contents,
@@ -81,6 +84,23 @@ def test_batches_of_any_size_give_the_same_rows(settings: Settings, head: int, a
         in_batches = projected(settings, batch)
         for table in tables(admin):
             assert in_batches[table] == one_by_one[table], f"{table} depends on the size of the batch"
+
+
+def test_what_was_replaced_within_a_batch_leaves_no_trace(postgres: PostgresServer) -> None:
+    """A sum keeps the number of decimal places of what was added and taken away, unless all have the same."""
+    with fresh_system(postgres) as settings:
+        write, world = write_side(settings), World(5, tenants=1)
+        units = [*world.births(), *world.happen(1)]
+        while not any(isinstance(event, MessageReceived) for event in units[-1]):
+            units += world.happen(1)
+        message_id = units[-1][0].originator_id
+        for model, sentiment in (("model-8", 0.123456), ("model-9", 0.5)):
+            analysis = replace(world.analysis(), sentiment=sentiment)
+            command = AnalyzeMessage(at=NOW, model_name=model, prompt_version="p-1", analysis=analysis)
+            units.append(world.carry_out(message(message_id), command))
+        record(write, units)
+        write.close()
+        assert projected(settings, 1) == projected(settings, 500)
 
 
 def test_a_row_s_id_is_the_position_of_the_event_that_created_it(
