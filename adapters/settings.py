@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -58,13 +60,14 @@ class Settings(BaseSettings):
     @property
     def runtime_dsn(self) -> str:
         """Where the running roles connect. Raises `SettingsError` where it is not set."""
-        return _needed(self.database_url, "EVOSENSE_DATABASE_URL", "postgresql://evosense:secret@host:5432/evosense")
+        example = "postgresql://evosense:secret@host:5432/evosense"
+        return _dsn(self.database_url, "EVOSENSE_DATABASE_URL", example)
 
     @property
     def admin_dsn(self) -> str:
         """Where `migrate` connects. Raises `SettingsError` where it is not set."""
         example = "postgresql://postgres:secret@host:5432/evosense"
-        return _needed(self.admin_database_url, "EVOSENSE_ADMIN_DATABASE_URL", example)
+        return _dsn(self.admin_database_url, "EVOSENSE_ADMIN_DATABASE_URL", example)
 
     @property
     def nats_dsn(self) -> str:
@@ -96,6 +99,16 @@ class Settings(BaseSettings):
             if value is not None
         }
         return {**os.environ, **ours}
+
+
+def _dsn(value: SecretStr | None, name: str, example: str) -> str:
+    dsn = _needed(value, name, example)
+    try:
+        conninfo_to_dict(dsn)
+    except ProgrammingError:
+        # The driver's own message would quote it, password and all.
+        raise SettingsError(f"{name} is no address of a PostgreSQL database; it looks like {example}") from None
+    return dsn
 
 
 def _needed(value: SecretStr | None, name: str, example: str) -> str:

@@ -9,7 +9,18 @@ import msgspec
 from litestar import Response, get, post, put
 
 from adapters.tokens import ACCESS_LIFETIME, BadToken
-from api.common import Accepted, Page, PageSize, WaitFor, accepted, answer, cursor_page, handle, stream_of, wait_for
+from api.common import (
+    Accepted,
+    Page,
+    PageSize,
+    WaitFor,
+    accepted,
+    answer,
+    cursor_page,
+    handle,
+    stream_of,
+    until_reached,
+)
 from api.problems import ProblemError
 from api.security import Principal, active_user, admins_only, stamp_of
 from api.services import Services, now
@@ -119,7 +130,7 @@ async def login(data: LoginRequest, services: Services) -> Response[TokenPair]:
     except Invalid:
         account = None
     known = account.password_hash if account and account.is_active else None
-    right = await asyncio.to_thread(services.passwords.verify, known, data.password)
+    right = await services.verify_password(known, data.password)
     if not right or account is None:
         raise ProblemError(401, "user name or password is wrong")
     await asyncio.to_thread(active_user, services, account.id)
@@ -150,9 +161,9 @@ async def me(principal: Principal) -> Me:
 async def change_password(data: PasswordRequest, services: Services, principal: Principal) -> Response[Accepted]:
     """Change your own password; every token given before ends with it."""
     account = await asyncio.to_thread(services.aggregates.load, user(principal.user_id))
-    if not await asyncio.to_thread(services.passwords.verify, account.password_hash, data.current):
+    if not await services.verify_password(account.password_hash, data.current):
         raise ProblemError(403, "the current password is wrong")
-    hashed = await asyncio.to_thread(services.passwords.hash, data.new)
+    hashed = await services.hash_password(data.new)
     return await answer(services, user(principal.user_id), ChangePassword(at=now(), password_hash=hashed))
 
 
@@ -163,7 +174,7 @@ async def register_user(data: NewUser, services: Services, principal: Principal)
     if tenant_id != principal.tenant_id and not principal.is_superuser:
         raise ProblemError(403, "only a superuser may register users of another tenant")
     await asyncio.to_thread(require_tenant, services, tenant_id)
-    hashed = await asyncio.to_thread(services.passwords.hash, data.password)
+    hashed = await services.hash_password(data.password)
     command = RegisterUser(
         at=now(),
         tenant_id=tenant_id,
@@ -180,19 +191,19 @@ async def register_user(data: NewUser, services: Services, principal: Principal)
 
 @get("/users", guards=[admins_only])
 async def list_users(
-    services: Services, principal: Principal, limit: PageSize = 50, after: int = 0, wait: WaitFor = None
+    services: Services, principal: Principal, limit: PageSize = 50, after: int = 0, wait_for: WaitFor = None
 ) -> Page[UserRow]:
     """The users of your tenant, oldest first."""
-    await wait_for(services, wait)
+    await until_reached(services, wait_for)
     async with services.reads.as_tenant(principal.tenant_id) as conn:
         rows = [row async for row in _AUTHN.users(conn, after=after, page=limit + 1)]
     return cursor_page(rows, [msgspec.convert(row, UserRow) for row in rows], limit)
 
 
 @get("/users/{identifier:int}", guards=[admins_only])
-async def get_user(identifier: int, services: Services, principal: Principal, wait: WaitFor = None) -> UserRow:
+async def get_user(identifier: int, services: Services, principal: Principal, wait_for: WaitFor = None) -> UserRow:
     """One user of your tenant."""
-    await wait_for(services, wait)
+    await until_reached(services, wait_for)
     async with services.reads.as_tenant(principal.tenant_id) as conn:
         row = await _AUTHN.user(conn, id=identifier)
     if row is None:

@@ -22,13 +22,12 @@ POSITION_HEADER = "EvoSense-Position"
 WaitFor = Annotated[
     int | None,
     Parameter(
-        query="wait_for",
         ge=0,
         required=False,
         description="a position that a command answered with: the query waits until the read models have reached it",
     ),
 ]
-PageSize = Annotated[int, Parameter(query="limit", ge=1, le=200, required=False, description="rows a page")]
+PageSize = Annotated[int, Parameter(ge=1, le=200, required=False, description="rows a page")]
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -62,7 +61,7 @@ async def answer(services: Services, empty: Aggregate, command: Command) -> Resp
     return accepted(done, Accepted(done.position, done.duplicate))
 
 
-async def wait_for(services: Services, position: int | None) -> None:
+async def until_reached(services: Services, position: int | None) -> None:
     """Wait until the read models have reached a position. Raises `ProblemError`."""
     if position is not None and position > services.waiter.position:
         await services.waiter.wait(position, services.settings.wait_timeout)

@@ -8,7 +8,18 @@ import msgspec
 from litestar import Request, Response, get, post, put
 
 from adapters.vault import Vault
-from api.common import Accepted, Page, PageSize, WaitFor, accepted, answer, cursor_page, handle, stream_of, wait_for
+from api.common import (
+    Accepted,
+    Page,
+    PageSize,
+    WaitFor,
+    accepted,
+    answer,
+    cursor_page,
+    handle,
+    stream_of,
+    until_reached,
+)
 from api.problems import ProblemError
 from api.security import Principal, admins_only
 from api.services import Services, now
@@ -85,10 +96,10 @@ async def list_connections(
     request: Request[Any, Any, Any],
     limit: PageSize = 50,
     after: int = 0,
-    wait: WaitFor = None,
+    wait_for: WaitFor = None,
 ) -> Page[ConnectionRow]:
     """The connections of your tenant, oldest first."""
-    await wait_for(services, wait)
+    await until_reached(services, wait_for)
     async with services.reads.as_tenant(principal.tenant_id) as conn:
         rows = [row async for row in _CONNECTIONS.connections(conn, after=after, page=limit + 1)]
     return cursor_page(rows, [_row(services, request, row) for row in rows], limit)
@@ -100,10 +111,10 @@ async def get_connection(
     services: Services,
     principal: Principal,
     request: Request[Any, Any, Any],
-    wait: WaitFor = None,
+    wait_for: WaitFor = None,
 ) -> ConnectionRow:
     """One connection of your tenant."""
-    await wait_for(services, wait)
+    await until_reached(services, wait_for)
     async with services.reads.as_tenant(principal.tenant_id) as conn:
         row = await _CONNECTIONS.connection(conn, id=identifier)
     if row is None:

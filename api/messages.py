@@ -10,7 +10,7 @@ import msgspec
 from litestar import get
 from litestar.params import Parameter
 
-from api.common import Page, PageSize, WaitFor, stream_of, wait_for
+from api.common import Page, PageSize, WaitFor, stream_of, until_reached
 from api.problems import ProblemError
 from api.security import Principal
 from api.services import Services
@@ -75,11 +75,11 @@ async def list_messages(
     sentiment_min: Sentiment = None,
     sentiment_max: Sentiment = None,
     emotion: str | None = None,
-    wait: WaitFor = None,
+    wait_for: WaitFor = None,
 ) -> Page[MessageRow]:
     """Messages, newest first. `before` is the `next` of the page before."""
     before_at, before_id = _cursor(before)
-    await wait_for(services, wait)
+    await until_reached(services, wait_for)
     async with services.reads.as_tenant(principal.tenant_id) as conn:
         rows = [
             row
@@ -101,9 +101,11 @@ async def list_messages(
 
 
 @get("/messages/{identifier:int}")
-async def get_message(identifier: int, services: Services, principal: Principal, wait: WaitFor = None) -> MessageRow:
+async def get_message(
+    identifier: int, services: Services, principal: Principal, wait_for: WaitFor = None
+) -> MessageRow:
     """One message."""
-    await wait_for(services, wait)
+    await until_reached(services, wait_for)
     async with services.reads.as_tenant(principal.tenant_id) as conn:
         row = await _MESSAGES.message(conn, id=identifier)
     if row is None:
@@ -131,10 +133,10 @@ async def search(
     q: Annotated[str, Parameter(min_length=1, max_length=2000, description="what to look for, in any words")],
     limit: Annotated[int, Parameter(ge=1, le=100, required=False)] = 20,
     threshold: Annotated[float, Parameter(ge=-1, le=1, required=False)] = 0.3,
-    wait: WaitFor = None,
+    wait_for: WaitFor = None,
 ) -> list[Hit]:
     """Messages that mean what `q` says, best first. The default threshold suits the offline embedder."""
-    await wait_for(services, wait)
+    await until_reached(services, wait_for)
     if not q.strip():
         raise ProblemError(400, "q is empty: say what to look for")
     vector = (await services.embedder.embed([mask(q)]))[0]

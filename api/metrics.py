@@ -5,7 +5,7 @@ from typing import Any, Final
 import msgspec
 from litestar import get
 
-from api.common import WaitFor, wait_for
+from api.common import WaitFor, until_reached
 from api.problems import ProblemError
 from api.security import Principal
 from api.services import Services
@@ -50,9 +50,9 @@ class Metrics(msgspec.Struct, frozen=True):
 
 
 @get("/metrics")
-async def get_metrics(services: Services, principal: Principal, wait: WaitFor = None) -> Metrics:
+async def get_metrics(services: Services, principal: Principal, wait_for: WaitFor = None) -> Metrics:
     """Your tenant's figures. `messages_today` counts from midnight UTC here."""
-    await wait_for(services, wait)
+    await until_reached(services, wait_for)
     async with services.reads.as_tenant(principal.tenant_id) as conn:
         row = await _METRICS.tenant_metrics(conn)
         if row is None:

@@ -78,13 +78,15 @@ def _weak(_: Request[Any, Any, Any], error: WeakPassword) -> Response[Problem]:
 
 def _validation(_: Request[Any, Any, Any], error: ValidationException) -> Response[Problem]:
     extra = error.extra if isinstance(error.extra, list) else []
-    errors = [
-        {"where": ".".join(filter(None, (str(e.get("source", "")), str(e.get("key", ""))))), "what": str(e["message"])}
-        for e in extra
-        if isinstance(e, dict) and "message" in e
-    ]
+    errors = [{"where": _where(e), "what": str(e["message"])} for e in extra if isinstance(e, dict) and "message" in e]
     detail = "; ".join(f"{e['where']}: {e['what']}" if e["where"] else e["what"] for e in errors)
     return respond(400, detail or "the request can't be read", errors=errors)
+
+
+def _where(entry: dict[str, Any]) -> str:
+    """Such as `query.limit` or `body.name`."""
+    source = entry.get("source", "")
+    return ".".join(filter(None, (str(getattr(source, "value", source)), str(entry.get("key", "")))))
 
 
 def _http(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:

@@ -1,7 +1,10 @@
 """What the HTTP handlers work with, put together once for each process."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from adapters.event_store import AggregateCache
 from adapters.passwords import Passwords
@@ -12,6 +15,11 @@ from api.waiting import PositionWaiter
 from api.wiring import WriteSide, write_side
 from domain.ports import Embedder
 from projections.catalog import all_projections
+
+#: How many commands of one process may be under way at once.
+COMMAND_THREADS: Final = 64
+#: How many passwords are hashed at once: each takes 64 MB and a core for a good while.
+HASHING_THREADS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -26,9 +34,12 @@ class Services:
     passwords: Passwords
     tokens: Tokens
     embedder: Embedder
+    hashers: ThreadPoolExecutor
 
     async def start(self) -> None:
         """Connect. Raises `psycopg_pool.PoolTimeout` where the database does not answer."""
+        # Commands wait in threads for the append that they share: the more may wait, the more one append carries.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(COMMAND_THREADS, "command"))
         await self.reads.open()
         self.waiter.start()
 
@@ -36,7 +47,17 @@ class Services:
         """Let go of everything."""
         await self.waiter.stop()
         await self.reads.close()
-        self.write.close()
+        await asyncio.to_thread(self.write.close)
+        self.hashers.shutdown()
+
+    async def hash_password(self, password: str) -> str:
+        """See `Passwords.hash`; on the few threads that hashing may take, so that it never crowds out the rest."""
+        return await asyncio.get_running_loop().run_in_executor(self.hashers, self.passwords.hash, password)
+
+    async def verify_password(self, password_hash: str | None, password: str) -> bool:
+        """See `Passwords.verify`."""
+        verify = self.passwords.verify
+        return await asyncio.get_running_loop().run_in_executor(self.hashers, verify, password_hash, password)
 
 
 def build_services(settings: Settings, embedder: Embedder) -> Services:
@@ -53,6 +74,7 @@ def build_services(settings: Settings, embedder: Embedder) -> Services:
         passwords=Passwords(),
         tokens=Tokens(write.vault.signing_key),
         embedder=embedder,
+        hashers=ThreadPoolExecutor(HASHING_THREADS, "password"),
     )
 
 

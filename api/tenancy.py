@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import msgspec
 from litestar import Response, get, patch, post, put
 
-from api.common import Accepted, Page, PageSize, WaitFor, accepted, answer, cursor_page, handle, wait_for
+from api.common import Accepted, Page, PageSize, WaitFor, accepted, answer, cursor_page, handle, until_reached
 from api.problems import ProblemError
 from api.security import superusers_only
 from api.services import Services, now
@@ -88,19 +88,19 @@ async def register_tenant(data: NewTenant, services: Services) -> Response[Tenan
 
 @get("/tenants", guards=[superusers_only])
 async def list_tenants(
-    services: Services, limit: PageSize = 50, after: UUID | None = None, wait: WaitFor = None
+    services: Services, limit: PageSize = 50, after: UUID | None = None, wait_for: WaitFor = None
 ) -> Page[TenantRow]:
     """All tenants, in the order of their ids."""
-    await wait_for(services, wait)
+    await until_reached(services, wait_for)
     async with services.reads.all_tenants() as conn:
         rows = [row async for row in _TENANCY.tenants(conn, after=after, page=limit + 1)]
     return cursor_page(rows, [msgspec.convert(row, TenantRow) for row in rows], limit)
 
 
 @get("/tenants/{tenant_id:uuid}", guards=[superusers_only])
-async def get_tenant(tenant_id: UUID, services: Services, wait: WaitFor = None) -> TenantRow:
+async def get_tenant(tenant_id: UUID, services: Services, wait_for: WaitFor = None) -> TenantRow:
     """One tenant."""
-    await wait_for(services, wait)
+    await until_reached(services, wait_for)
     async with services.reads.all_tenants() as conn:
         row = await _TENANCY.tenant(conn, id=tenant_id)
     if row is None:

@@ -41,10 +41,7 @@ class WriteSide:
 
 def write_side(settings: Settings, *, role: Role = "evosense_writer") -> WriteSide:
     """The write side over the configured database. Raises `SettingsError` and `MasterKeyError` at the start."""
-    master = MasterKey.from_text(settings.master_key_text())
-    datastore = RoleDatastore(settings.runtime_dsn, role)
-    vault = Vault(master, PostgresKeyStore(datastore))
-    vault.verify()
+    datastore, vault = _opened(settings, role)
     recorder = LogRecorder(datastore)
     group = GroupCommit(recorder.append)
     log = EventLog(recorder, StructMapper(vault), group)
@@ -71,11 +68,8 @@ class ReadSide:
 
 def read_side(settings: Settings, *, batch: int | None = None) -> ReadSide:
     """The projection engine over the configured database. Raises `SettingsError` and `MasterKeyError`."""
-    master = MasterKey.from_text(settings.master_key_text())
     dsn = settings.runtime_dsn
-    datastore = RoleDatastore(dsn, "evosense_projector", pool_size=1, max_overflow=2)
-    vault = Vault(master, PostgresKeyStore(datastore))
-    vault.verify()
+    datastore, vault = _opened(settings, "evosense_projector")
     engine = Engine(
         LogRecorder(datastore),
         StructMapper(vault),
@@ -86,7 +80,24 @@ def read_side(settings: Settings, *, batch: int | None = None) -> ReadSide:
     return ReadSide(datastore, engine, dsn)
 
 
+def _opened(settings: Settings, role: Role) -> tuple[RoleDatastore, Vault]:
+    """The event store's connections and a vault whose master key is the right one."""
+    master = MasterKey.from_text(settings.master_key_text())
+    datastore = RoleDatastore(settings.runtime_dsn, role)
+    vault = Vault(master, PostgresKeyStore(datastore))
+    try:
+        vault.verify()
+    except BaseException:
+        datastore.close()
+        raise
+    return datastore, vault
+
+
 def _connect_projector(dsn: str) -> Connection[DictRow]:
     conn = postgres.connect(dsn, "evosense_projector")
-    register(conn)
+    try:
+        register(conn)
+    except BaseException:
+        conn.close()
+        raise
     return conn

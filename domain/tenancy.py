@@ -51,7 +51,9 @@ class TenantSuspended(Event, frozen=True, kw_only=True):
 
 @event_type("tenancy.TenantReactivated")
 class TenantReactivated(Event, frozen=True, kw_only=True):
-    """A suspended tenant is active again."""
+    """A suspended tenant is back; `status` is what it was before: `active` or `trial`."""
+
+    status: str
 
 
 class RegisterTenant(Command, frozen=True, kw_only=True):
@@ -94,6 +96,7 @@ class Tenant(Aggregate, frozen=True, kw_only=True):
     plan: str = "starter"
     status: str = "active"
     next_billing_date: date | None = None
+    status_before: str = "active"
 
     def evolve(self, event: Event) -> Self:
         """See `Aggregate.evolve`."""
@@ -112,9 +115,9 @@ class Tenant(Aggregate, frozen=True, kw_only=True):
             case SubscriptionChanged():
                 return replace(after, plan=event.plan, status=event.status, next_billing_date=event.next_billing_date)
             case TenantSuspended():
-                return replace(after, status="suspended")
+                return replace(after, status="suspended", status_before=self.status)
             case TenantReactivated():
-                return replace(after, status="active")
+                return replace(after, status=event.status)
         return after
 
     def decide(self, command: Command) -> tuple[Event, ...]:
@@ -150,7 +153,7 @@ class Tenant(Aggregate, frozen=True, kw_only=True):
             case ReactivateTenant():
                 if self.status != "suspended":
                     return ()
-                return (self._event(TenantReactivated, command, self.id),)
+                return (self._event(TenantReactivated, command, self.id, status=self.status_before),)
         raise Invalid(f"a tenant does not understand {type(command).__name__}")
 
     def _change_subscription(self, command: ChangeSubscription) -> tuple[Event, ...]:

@@ -52,4 +52,4 @@ class TenancyProjection:
                 case TenantSuspended():
                     _TENANCY.set_status(conn, id=event.originator_id, status="suspended", at=event.at)
                 case TenantReactivated():
-                    _TENANCY.set_status(conn, id=event.originator_id, status="active", at=event.at)
+                    _TENANCY.set_status(conn, id=event.originator_id, status=event.status, at=event.at)

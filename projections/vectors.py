@@ -29,10 +29,10 @@ class Vectors:
 
 
 def register(conn: Connection[psycopg.rows.DictRow]) -> None:
-    """Teach a connection to send `Vectors`. Raises `LookupError` where the extension is missing."""
+    """Teach a connection to send `Vectors`. Raises `psycopg.ProgrammingError` where the extension is missing."""
     info = TypeInfo.fetch(conn, "vector")
     if info is None:
-        raise LookupError("the database has no type vector: run `evosense migrate`")
+        raise psycopg.ProgrammingError("the database has no type vector: run `evosense migrate`")
     element_oid, array_oid = info.oid, info.array_oid
 
     class VectorsDumper(Dumper):

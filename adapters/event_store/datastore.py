@@ -16,6 +16,8 @@ SCHEMA: Final = "evosense_log"
 #: Seconds for which an append waits for its turn, and for which a writer that has gone silent may keep it.
 LOCK_TIMEOUT_S: Final = 20
 SILENCE_TIMEOUT_S: Final = 15
+#: Seconds for which a caller waits for a connection: longer, and a webhook's sender is kept waiting for a 503.
+CONNECT_TIMEOUT_S: Final = 5.0
 
 
 def send_arrays_in_binary(conn: Connection[Any]) -> None:
@@ -36,7 +38,7 @@ class RoleDatastore(PostgresDatastore):
             port=str(parts.get("port") or "5432"),
             user=str(parts.get("user") or ""),
             password=str(parts.get("password") or ""),
-            connect_timeout=30.0,
+            connect_timeout=CONNECT_TIMEOUT_S,
             idle_in_transaction_session_timeout=SILENCE_TIMEOUT_S,
             pool_size=pool_size,
             max_overflow=max_overflow,

@@ -1,8 +1,10 @@
 """How an event stands in the log: its topic, its open fields, and its personal fields in one sealed piece.
 
-The state is a msgpack map of the open fields by name; under `~` lie the sealed fields, themselves a msgpack map,
-encrypted with the tenant's key and bound to tenant, stream, version and topic, so that a sealed piece that is copied to
-another place does not open there. Topic is `context.Name:version`, without a module path (DESIGN rule 4).
+The state is a msgpack array of two byte strings: the open fields, a msgpack map by name; and the personal fields, a map
+as well, encrypted with the tenant's key. The seal is bound to tenant, stream, version, topic and to the open bytes: a
+piece that is copied to another place does not open there, and neither does one whose open fields were changed. An event
+without personal fields is sealed all the same, around an empty map, so that no event can be changed unnoticed. Topic is
+`context.Name:version`, without a module path (DESIGN rule 4).
 """
 
 from dataclasses import dataclass
@@ -24,7 +26,6 @@ from domain import catalog  # noqa: F401 - enters all event types in the registe
 from domain.event import Event, event_types
 from domain.upcasting import upcast
 
-_SEALED: Final = "~"
 _PLACE: Final = ("originator_id", "originator_version")
 
 
@@ -78,15 +79,15 @@ class StructMapper(Mapper[UUID]):
             if field not in _PLACE:
                 (personal if field in cls.sealed_fields else open_fields)[field] = getattr(domain_event, field)
         topic = cls.topic()
-        if personal:
-            place = _place(domain_event.tenant_id, domain_event.originator_id, domain_event.originator_version, topic)
-            plain = self.transcoder.encode(personal)
-            open_fields[_SEALED] = self._vault.key(domain_event.tenant_id).seal(plain, place)
+        readable = self.transcoder.encode(open_fields)
+        place = _place(domain_event.tenant_id, domain_event.originator_id, domain_event.originator_version, topic)
+        key = self._vault.key(domain_event.tenant_id)
+        sealed = key.seal(self.transcoder.encode(personal), place + readable)
         return TenantStoredEvent(
             originator_id=domain_event.originator_id,
             originator_version=domain_event.originator_version,
             topic=topic,
-            state=self.transcoder.encode(open_fields),
+            state=self.transcoder.encode((readable, sealed)),
             tenant_id=domain_event.tenant_id,
         )
 
@@ -100,11 +101,10 @@ class StructMapper(Mapper[UUID]):
         if cls is None or not version.isdecimal() or not 1 <= int(version) <= cls.type_version:
             raise UnknownEventType(f"{_where(stored_event)}: this program does not know that type and version")
         try:
-            fields = self.transcoder.decode(stored_event.state)
+            readable, sealed = self.transcoder.decode(stored_event.state)
+            fields = self.transcoder.decode(readable)
             tenant_id = UUID(fields["tenant_id"])
-            sealed = fields.pop(_SEALED, None)
-            if sealed is not None:
-                fields.update(self._opened(stored_event, tenant_id, sealed))
+            fields.update(self._opened(stored_event, tenant_id, readable, sealed))
         except BrokenSeal:
             raise  # a ValueError, too
         except (msgspec.MsgspecError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -118,15 +118,17 @@ class StructMapper(Mapper[UUID]):
             # The library's message quotes no values, but names the field of a personal value: keep it out as well.
             raise UndecodableEvent(f"{_where(stored_event)}: a field is missing or of another type") from None
 
-    def _opened(self, stored_event: StoredEvent, tenant_id: UUID, sealed: Any) -> dict[str, Any]:
+    def _opened(self, stored_event: StoredEvent, tenant_id: UUID, readable: bytes, sealed: bytes) -> dict[str, Any]:
         stream_id = _uuid(stored_event.originator_id)
         place = _place(tenant_id, stream_id, stored_event.originator_version, stored_event.topic)
         try:
-            plain = self._vault.key(tenant_id).open(sealed, place)
+            plain = self._vault.key(tenant_id).open(sealed, place + readable)
         except MasterKeyError as error:
             raise KeyUnavailable(str(error)) from None
         except SealBroken:
-            raise BrokenSeal(f"{_where(stored_event)}: its sealed part does not fit its key and place") from None
+            raise BrokenSeal(
+                f"{_where(stored_event)}: its sealed part does not fit its key, its place or its open part"
+            ) from None
         except VaultError as error:
             raise BrokenSeal(f"{_where(stored_event)}: {error}") from None
         fields: dict[str, Any] = self.transcoder.decode(plain)

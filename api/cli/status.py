@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any, Final
 
+from rich.markup import escape
 from rich.table import Table
 
 from adapters.migrations import schema_state
@@ -97,4 +98,6 @@ def _jetstream(settings: Settings) -> dict[str, Any] | str:
 def _told(state: dict[str, Any] | str) -> str:
     if isinstance(state, str):
         return state
+    if "error" in state:
+        return f"[red]{escape(str(state['error']))}[/]"
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in state.items() if name != "relayed")

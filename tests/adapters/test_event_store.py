@@ -56,7 +56,7 @@ def suspended(tenant_id: UUID, version: int = 1, *, stream: UUID | None = None, 
 
 
 def reactivated(tenant_id: UUID, version: int, *, stream: UUID) -> Event:
-    return fact(tenancy.TenantReactivated, stream, version, tenant_id=tenant_id)
+    return fact(tenancy.TenantReactivated, stream, version, tenant_id=tenant_id, status="active")
 
 
 def in_threads(*targets: Callable[[], None], seconds: float = 50) -> None:
@@ -520,7 +520,7 @@ def test_a_lost_commit_is_tried_again_and_stands_once(
 def test_somebody_elses_event_is_not_taken_for_ours_after_a_lost_commit(
     proxied: tuple[Proxy, WriteSide], write: WriteSide, tenant_id: UUID
 ) -> None:
-    """Activated and deactivated at the same moment: their bytes are equal, their topics are not."""
+    """Activated and deactivated at the same moment, so that nothing but topic and seal tells them apart."""
     proxy, side = proxied
     stream = uuid4()
     record(
@@ -533,9 +533,6 @@ def test_somebody_elses_event_is_not_taken_for_ours_after_a_lost_commit(
     side.log.head()
     proxy.lose("commit")
     ours = fact(connections.ConnectionDeactivated, stream, 2, tenant_id=tenant_id)
-    mapper = StructMapper(write.vault)
-    theirs = write.log.history(stream)[1].event
-    assert mapper.to_stored_event(ours).state == mapper.to_stored_event(theirs).state
     assert side.log.append([[ours]]) == [Conflict(stream, 1, 2)]
     assert proxy.lost == 1
 

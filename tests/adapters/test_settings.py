@@ -87,6 +87,15 @@ def test_the_master_key_comes_from_a_variable_or_a_file(tmp_path: Path, monkeypa
     assert Settings.load().master_key_text() == text
 
 
+@pytest.mark.parametrize("name", ["EVOSENSE_DATABASE_URL", "EVOSENSE_ADMIN_DATABASE_URL"])
+def test_an_address_that_is_none_is_named_without_its_password(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "postgres:/u:segredo@host/db")
+    settings = Settings.load()
+    with pytest.raises(SettingsError, match=f"{name} is no address") as wrong:
+        _ = settings.runtime_dsn if name == "EVOSENSE_DATABASE_URL" else settings.admin_dsn
+    assert "segredo" not in str(wrong.value)
+
+
 def test_a_missing_master_key_says_how_to_make_one() -> None:
     with pytest.raises(SettingsError, match="openssl rand -base64 32"):
         Settings.load().master_key_text()

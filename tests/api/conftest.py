@@ -19,8 +19,8 @@ def system(postgres: PostgresServer) -> Iterator[System]:
 
 @pytest.fixture(scope="module")
 def own_system(settings: Settings) -> Iterator[System]:
-    """An API that the module may do harm to: queries wait for a second at most."""
-    with running_system(settings.model_copy(update={"wait_timeout": 1.0})) as running:
+    """An API that the module may do harm to: queries wait for a third of a second at most."""
+    with running_system(settings.model_copy(update={"wait_timeout": 0.3})) as running:
         yield running
 
 

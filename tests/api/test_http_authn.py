@@ -145,7 +145,9 @@ def test_register_list_promote_and_deactivate(system: System, admin: Account) ->
     assert login(system, person.username).status_code == 401
     assert system.get(admin, f"/users/{made['id']}", wait_for=ended["position"])["is_active"] is False
     assert system.send(admin, "POST", f"/users/{made['id']}/deactivate")["duplicate"] is True
-    assert "deactivated" in system.send(admin, "PUT", f"/users/{made['id']}/role", {"role": "admin"}, expect=409)["detail"]
+    assert (
+        "deactivated" in system.send(admin, "PUT", f"/users/{made['id']}/role", {"role": "admin"}, expect=409)["detail"]
+    )
 
 
 def test_an_admin_can_lock_nobody_out_by_accident(system: System, admin: Account) -> None:

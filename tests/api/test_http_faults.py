@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import psycopg
@@ -14,6 +15,10 @@ from psycopg.sql import SQL, Identifier
 from adapters.embedded import PostgresServer
 from tests.support.http import TOKEN, System, envelope
 from tests.support.systems import wait_for
+
+#: Evolution hangs up after 30 s: an answer has to come well before.
+EVOLUTION_WAITS_S = 25
+TOKEN_HEADER = {"X-EvoSense-Token": TOKEN}
 
 
 @contextmanager
@@ -43,11 +48,21 @@ def test_nothing_is_lost_while_the_database_is_away(
     system.get(who, "/messages", wait_for=before["position"])
     body = envelope("durante a queda, CPF 529.982.247-25", "F1", 1761134401)
     with database_away(postgres, system):
-        answers = [
-            system.client.post(path, json=body, headers={"X-EvoSense-Token": TOKEN}),
-            system.client.post(path, json=body, headers={"X-EvoSense-Token": TOKEN}),
-            system.client.get("/api/v1/messages", headers=who.headers),
+        answers: list[httpx.Response] = []
+
+        def ask(method: str, path: str, **more: Any) -> None:
+            with httpx.Client(base_url=system.url, timeout=EVOLUTION_WAITS_S) as client:
+                answers.append(client.request(method, path, **more))
+
+        asking = [
+            threading.Thread(target=ask, args=("POST", path), kwargs={"json": body, "headers": TOKEN_HEADER}),
+            threading.Thread(target=ask, args=("GET", "/api/v1/messages"), kwargs={"headers": who.headers}),
         ]
+        for thread in asking:
+            thread.start()
+        for thread in asking:
+            thread.join()
+        assert len(answers) == len(asking), "no answer before Evolution hangs up"
         for answer in answers:
             problem = system.checked(answer, 503)
             assert int(answer.headers["retry-after"]) > 0
@@ -59,7 +74,7 @@ def test_nothing_is_lost_while_the_database_is_away(
         assert ready.json()["status"] == "unavailable"
     # Evolution tries again: the first answer that comes is a success, and no later one stores it twice.
     wait_for(
-        lambda: system.client.post(path, json=body, headers={"X-EvoSense-Token": TOKEN}).status_code == 200,
+        lambda: system.client.post(path, json=body, headers=TOKEN_HEADER).status_code == 200,
         "the first try after the fall to pass",
     )
     done = system.deliver(path, body)
@@ -78,9 +93,7 @@ def test_a_query_waits_for_the_position_it_is_given(own_system: System) -> None:
     who = system.new_user(system.new_tenant())
     _, path = system.new_connection(who)
     with system.projector.paused():
-        sent = system.client.post(
-            path, json=envelope("lida na hora", "W1", 1761134400), headers={"X-EvoSense-Token": TOKEN}
-        )
+        sent = system.client.post(path, json=envelope("lida na hora", "W1", 1761134400), headers=TOKEN_HEADER)
         position = system.checked(sent, 200)["position"]
         assert sent.headers["EvoSense-Position"] == str(position)
         assert system.get(who, "/messages")["items"] == []
@@ -92,9 +105,7 @@ def test_a_query_waits_for_the_position_it_is_given(own_system: System) -> None:
             ("/connections", {}),
             (f"/messages/{position}", {}),
         ):
-            late = system.client.get(
-                f"/api/v1{path_}", params={"wait_for": position, **more}, headers=who.headers
-            )
+            late = system.client.get(f"/api/v1{path_}", params={"wait_for": position, **more}, headers=who.headers)
             problem = system.checked(late, 503)
             assert late.headers["retry-after"] == "1"
             assert str(position) in problem["detail"]

@@ -77,10 +77,18 @@ def test_it_is_suspended_and_reactivated() -> None:
     given(EMPTY, REGISTERED).when(suspend).then(SUSPENDED)
     given(EMPTY, REGISTERED, SUSPENDED).when(suspend).then()
     given(EMPTY, REGISTERED).when(reactivate).then()
-    reactivated = fact(TenantReactivated, TENANT, 3)
+    reactivated = fact(TenantReactivated, TENANT, 3, status=REGISTERED.status)
     given(EMPTY, REGISTERED, SUSPENDED).when(reactivate).then(reactivated)
     given(EMPTY, REGISTERED, SUSPENDED, reactivated).when(suspend).then(
         fact(TenantSuspended, TENANT, 4, reason="fatura em aberto")
+    )
+
+
+def test_a_trial_that_was_suspended_goes_on_as_a_trial() -> None:
+    trial = fact(SubscriptionChanged, TENANT, 2, plan="pro", status="trial", next_billing_date=None)
+    suspended = fact(TenantSuspended, TENANT, 3, reason="abuso")
+    given(EMPTY, REGISTERED, trial, suspended).when(ReactivateTenant(at=NOW)).then(
+        fact(TenantReactivated, TENANT, 4, status="trial")
     )
 
 

@@ -86,8 +86,8 @@ def stored(entry: dict[str, Any], topic: str) -> StoredEvent:
 
 def open_part(state: bytes) -> dict[str, Any]:
     """What everybody who can read the table can read, as JSON."""
-    fields = msgspec.msgpack.decode(state)
-    fields.pop("~", None)
+    readable, _ = msgspec.msgpack.decode(state)
+    fields = msgspec.msgpack.decode(readable)
     builtins: dict[str, Any] = msgspec.to_builtins(fields)
     return builtins
 

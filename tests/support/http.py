@@ -168,9 +168,7 @@ class System:
         """Record what a model said of a message, and perhaps its vector; returns the position."""
         found = self.write.log.stream_at(row_id)
         assert found is not None
-        commands: list[Any] = [
-            AnalyzeMessage(at=utc_now(), model_name="model-1", prompt_version="p-1", analysis=said)
-        ]
+        commands: list[Any] = [AnalyzeMessage(at=utc_now(), model_name="model-1", prompt_version="p-1", analysis=said)]
         if vector is not None:
             model = self.services.embedder.model_name
             commands.append(EmbedMessage(at=utc_now(), model_name=model, vector=vector))
