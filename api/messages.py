@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import json
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -23,6 +22,13 @@ _MESSAGES: Final = queries("messages", "apsycopg")
 _PLACE: Final = frozenset({"originator_id", "originator_version", "tenant_id", "at"})
 
 Sentiment = Annotated[float | None, Parameter(ge=-1, le=1, required=False)]
+ChatId = Annotated[str | None, Parameter(pattern="^[0-9a-f]{64}$", required=False, description="as rows have it")]
+Emotion = Annotated[str | None, Parameter(pattern="^[^\\0]{1,40}$", required=False)]
+Moment = Annotated[
+    datetime | None, Parameter(required=False, description="RFC 3339, with a time zone: 2026-03-02T09:30:00Z")
+]
+#: What a cursor holds: time and id of the last row of a page, both within what PostgreSQL can compare.
+_Cursor = tuple[Annotated[datetime, msgspec.Meta(tz=True)], Annotated[int, msgspec.Meta(ge=0, lt=2**63)]]
 
 
 class MessageRow(msgspec.Struct, frozen=True):
@@ -69,16 +75,19 @@ async def list_messages(
     principal: Principal,
     limit: PageSize = 50,
     before: str | None = None,
-    chat_id: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    chat_id: ChatId = None,
+    since: Moment = None,
+    until: Moment = None,
     sentiment_min: Sentiment = None,
     sentiment_max: Sentiment = None,
-    emotion: str | None = None,
+    emotion: Emotion = None,
     wait_for: WaitFor = None,
 ) -> Page[MessageRow]:
     """Messages, newest first. `before` is the `next` of the page before."""
     before_at, before_id = _cursor(before)
+    for name, moment in (("since", since), ("until", until)):
+        if moment is not None and moment.tzinfo is None:
+            raise ProblemError(400, f"query.{name}: it has no time zone: add one, such as Z")
     await until_reached(services, wait_for)
     async with services.reads.as_tenant(principal.tenant_id) as conn:
         rows = [
@@ -162,17 +171,16 @@ def _data(event: Event) -> dict[str, Any]:
 
 
 def _next(row: MessageRow) -> str:
-    return base64.urlsafe_b64encode(json.dumps([row.created_at.isoformat(), row.id]).encode()).decode()
+    return base64.urlsafe_b64encode(msgspec.json.encode((row.created_at, row.id))).decode()
 
 
 def _cursor(before: str | None) -> tuple[datetime | None, int | None]:
     if before is None:
         return None, None
     try:
-        at, identifier = json.loads(base64.urlsafe_b64decode(before))
-        return datetime.fromisoformat(at), int(identifier)
-    except (ValueError, TypeError):
-        raise ProblemError(400, "before: take it from `next` of the page before") from None
+        return msgspec.json.decode(base64.urlsafe_b64decode(before), type=_Cursor)
+    except (ValueError, RecursionError):
+        raise ProblemError(400, "query.before: take it from `next` of the page before") from None
 
 
 HANDLERS: list[Any] = [list_messages, get_message, get_history, search]

