@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import offapi
-from litestar import Litestar, Request, Response, Router, get
+from litestar import Litestar, Request, Router, get
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
@@ -17,7 +17,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.response import File, Redirect
 
 from api import authn, connections, health, messages, metrics, tenancy, webhooks
-from api.problems import HANDLERS
+from api.problems import HANDLERS, ProblemError
 from api.security import Authentication, Principal
 from api.services import Services
 
@@ -27,10 +27,10 @@ _ASSET_NAMES = {"swagger_bundle.js", "swagger_preset.js", "swagger_style.css"}
 
 
 @get("/docs/assets/{name:str}", public=True, include_in_schema=False, sync_to_thread=False)
-def asset(name: str) -> Response[Any] | File:
+def asset(name: str) -> File:
     """One of the documentation page's files."""
     if name not in _ASSET_NAMES:
-        return Response(None, status_code=404)
+        raise ProblemError(404, f"the documentation has no file {name}")
     kind = "text/css" if name.endswith(".css") else "text/javascript"
     return File(_ASSETS / name, media_type=kind, content_disposition_type="inline")
 

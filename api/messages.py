@@ -28,7 +28,7 @@ Moment = Annotated[
     datetime | None, Parameter(required=False, description="RFC 3339, with a time zone: 2026-03-02T09:30:00Z")
 ]
 #: What a cursor holds: time and id of the last row of a page, both within what PostgreSQL can compare.
-_Cursor = tuple[Annotated[datetime, msgspec.Meta(tz=True)], Annotated[int, msgspec.Meta(ge=0, lt=2**63)]]
+_Cursor = tuple[Annotated[datetime, msgspec.Meta(tz=True)], Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]]
 
 
 class MessageRow(msgspec.Struct, frozen=True):
@@ -178,9 +178,10 @@ def _cursor(before: str | None) -> tuple[datetime | None, int | None]:
     if before is None:
         return None, None
     try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(before), type=_Cursor)
+        place: _Cursor = msgspec.json.decode(base64.urlsafe_b64decode(before), type=_Cursor)
     except (ValueError, RecursionError):
         raise ProblemError(400, "query.before: take it from `next` of the page before") from None
+    return place
 
 
 HANDLERS: list[Any] = [list_messages, get_message, get_history, search]

@@ -1,6 +1,6 @@
 """The log as the command side sees it: aggregates are loaded from it, and decided events appended to it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -75,6 +75,18 @@ class EventLog:
         """The position of the stream's last event; 0 where there is no such stream."""
         with self._recorder.datastore.get_connection() as conn:
             return int(_LOG.last_position_of(conn, stream_id=stream_id) or 0)
+
+    def last_positions(self, stream_ids: Collection[UUID]) -> dict[UUID, int]:
+        """The position of the last event of each of these streams that exists."""
+        with self._recorder.datastore.get_connection() as conn:
+            rows = _LOG.last_positions(conn, stream_ids=list(stream_ids))
+            return {row["originator_id"]: row["notification_id"] for row in rows}
+
+    def births(self, stream_ids: Collection[UUID]) -> dict[UUID, int]:
+        """The position of the first event of each of these streams that exists."""
+        with self._recorder.datastore.get_connection() as conn:
+            rows = _LOG.births(conn, stream_ids=list(stream_ids))
+            return {row["originator_id"]: row["notification_id"] for row in rows}
 
     def stream_at(self, position: int) -> StreamAt | None:
         """What stands at a position, or None."""

@@ -98,3 +98,15 @@ ON CONFLICT (tenant_id) DO NOTHING;
 SELECT to_hex(c.system_identifier) || '.' || d.oid
 FROM pg_control_system() AS c
 JOIN pg_database AS d ON d.datname = current_database();
+
+-- name: last_positions(stream_ids)
+-- The position of the last event of each of these streams that exists.
+SELECT s.originator_id, latest.notification_id
+FROM unnest(:stream_ids::uuid[]) AS s(originator_id)
+CROSS JOIN LATERAL (
+    SELECT e.notification_id
+    FROM evosense_log.stored_events AS e
+    WHERE e.originator_id = s.originator_id
+    ORDER BY e.originator_version DESC
+    LIMIT 1
+) AS latest;

@@ -12,6 +12,7 @@ from psycopg.sql import SQL, Identifier
 from pydantic import SecretStr
 
 from adapters.embedded import PostgresServer
+from adapters.embedded.binaries import postgres_binaries
 from adapters.migrations import migrate
 from adapters.settings import Settings
 from api.accounts import ensure_first_admin

@@ -164,14 +164,16 @@ class System:
             assert answer.headers["content-type"].startswith("application/problem+json")
         return answer.json()
 
-    def analyse(self, row_id: int, said: Analysis, *, vector: bytes | None = None) -> int:
+    def analyse(
+        self, row_id: int, said: Analysis, *, vector: bytes | None = None, model: str = "model-1"
+    ) -> int:
         """Record what a model said of a message, and perhaps its vector; returns the position."""
         found = self.write.log.stream_at(row_id)
         assert found is not None
-        commands: list[Any] = [AnalyzeMessage(at=utc_now(), model_name="model-1", prompt_version="p-1", analysis=said)]
+        commands: list[Any] = [AnalyzeMessage(at=utc_now(), model_name=model, prompt_version="p-1", analysis=said)]
         if vector is not None:
-            model = self.services.embedder.model_name
-            commands.append(EmbedMessage(at=utc_now(), model_name=model, vector=vector))
+            embedder = self.services.embedder.model_name
+            commands.append(EmbedMessage(at=utc_now(), model_name=embedder, vector=vector))
         return self.write.commands.handle(message(found.stream_id), *commands).position
 
     def analyse_offline(self, row_id: int) -> int:
