@@ -13,10 +13,12 @@ from litestar.di import Provide
 from litestar.middleware import DefineMiddleware
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
+from litestar.openapi.spec import Components, SecurityRequirement, SecurityScheme
 from litestar.response import File, Redirect
 
 from api import authn, connections, health, messages, metrics, tenancy, webhooks
+from api.idempotency import provide_key
+from api.openapi import with_errors
 from api.problems import HANDLERS, ProblemError
 from api.security import Authentication, Principal
 from api.services import Services
@@ -61,23 +63,25 @@ def create_app(services: Services) -> Litestar:
         finally:
             await services.stop()
 
+    bearer: list[SecurityRequirement] = [{"bearer": []}]
     api = Router(
         "/api/v1",
         route_handlers=[
-            Router("/", route_handlers=authn.HANDLERS, tags=["users"]),
-            Router("/", route_handlers=tenancy.HANDLERS, tags=["tenants"]),
-            Router("/", route_handlers=connections.HANDLERS, tags=["connections"]),
-            Router("/", route_handlers=messages.HANDLERS, tags=["messages"]),
-            Router("/", route_handlers=metrics.HANDLERS, tags=["metrics"]),
+            Router("/", route_handlers=with_errors(authn.PUBLIC), tags=["users"]),
+            Router("/", route_handlers=with_errors(authn.HANDLERS), tags=["users"], security=bearer),
+            Router("/", route_handlers=with_errors(tenancy.HANDLERS), tags=["tenants"], security=bearer),
+            Router("/", route_handlers=with_errors(connections.HANDLERS), tags=["connections"], security=bearer),
+            Router("/", route_handlers=with_errors(messages.HANDLERS), tags=["messages"], security=bearer),
+            Router("/", route_handlers=with_errors(metrics.HANDLERS), tags=["metrics"], security=bearer),
         ],
-        security=[{"bearer": []}],
     )
     return Litestar(
-        route_handlers=[api, *webhooks.HANDLERS, *health.HANDLERS, asset, root],
+        route_handlers=[api, *with_errors(webhooks.HANDLERS), *health.HANDLERS, asset, root],
         middleware=[DefineMiddleware(Authentication, exclude_from_auth_key="public", exclude=["^/docs"])],
         dependencies={
             "services": Provide(_services, sync_to_thread=False),
             "principal": Provide(_principal, sync_to_thread=False),
+            "key": Provide(provide_key),
         },
         exception_handlers=HANDLERS,
         state=State({"services": services}),
@@ -93,6 +97,8 @@ def create_app(services: Services) -> Litestar:
                     js_url="/docs/assets/swagger_bundle.js",
                     css_url="/docs/assets/swagger_style.css",
                     standalone_preset_js_url="/docs/assets/swagger_preset.js",
+                    # The default one is loaded from elsewhere.
+                    favicon="<link rel='icon' href='data:,'>",
                 ),
                 JsonRenderPlugin(path="/openapi.json"),
             ],

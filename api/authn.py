@@ -9,6 +9,7 @@ import msgspec
 from litestar import Response, get, post, put
 
 from adapters.tokens import ACCESS_LIFETIME, BadToken
+from api.commands import Key
 from api.common import (
     Accepted,
     Page,
@@ -158,17 +159,21 @@ async def me(principal: Principal) -> Me:
 
 
 @put("/me/password")
-async def change_password(data: PasswordRequest, services: Services, principal: Principal) -> Response[Accepted]:
+async def change_password(
+    data: PasswordRequest, services: Services, principal: Principal, key: Key | None
+) -> Response[Accepted]:
     """Change your own password; every token given before ends with it."""
     account = await asyncio.to_thread(services.aggregates.load, user(principal.user_id))
     if not await services.verify_password(account.password_hash, data.current):
         raise ProblemError(403, "the current password is wrong")
     hashed = await services.hash_password(data.new)
-    return await answer(services, user(principal.user_id), ChangePassword(at=now(), password_hash=hashed))
+    return await answer(services, user(principal.user_id), ChangePassword(at=now(), password_hash=hashed), key)
 
 
 @post("/users", guards=[admins_only])
-async def register_user(data: NewUser, services: Services, principal: Principal) -> Response[UserCreated]:
+async def register_user(
+    data: NewUser, services: Services, principal: Principal, key: Key | None
+) -> Response[UserCreated]:
     """Register a user of your tenant."""
     tenant_id = data.tenant_id or principal.tenant_id
     if tenant_id != principal.tenant_id and not principal.is_superuser:
@@ -185,7 +190,7 @@ async def register_user(data: NewUser, services: Services, principal: Principal)
         last_name=data.last_name,
         role=data.role,
     )
-    done = await handle(services, user(user_id(data.username)), command, new=True)
+    done = await handle(services, user(user_id(data.username)), command, key, new=True)
     return accepted(done, UserCreated(done.positions[0], done.position))
 
 
@@ -213,20 +218,22 @@ async def get_user(identifier: int, services: Services, principal: Principal, wa
 
 @put("/users/{identifier:int}/role", guards=[admins_only])
 async def change_role(
-    identifier: int, data: RoleRequest, services: Services, principal: Principal
+    identifier: int, data: RoleRequest, services: Services, principal: Principal, key: Key | None
 ) -> Response[Accepted]:
     """Make a user an admin or an operator."""
     stream_id = await stream_of(services, identifier, UserRegistered.type_name, principal, "user")
-    return await answer(services, user(stream_id), ChangeRole(at=now(), role=data.role))
+    return await answer(services, user(stream_id), ChangeRole(at=now(), role=data.role), key)
 
 
 @post("/users/{identifier:int}/deactivate", guards=[admins_only], status_code=200)
-async def deactivate_user(identifier: int, services: Services, principal: Principal) -> Response[Accepted]:
+async def deactivate_user(
+    identifier: int, services: Services, principal: Principal, key: Key | None
+) -> Response[Accepted]:
     """Shut a user out, at once."""
     stream_id = await stream_of(services, identifier, UserRegistered.type_name, principal, "user")
     if stream_id == principal.user_id:
         raise ProblemError(409, "you can't deactivate yourself")
-    return await answer(services, user(stream_id), DeactivateUser(at=now()))
+    return await answer(services, user(stream_id), DeactivateUser(at=now()), key)
 
 
 def require_tenant(services: Services, tenant_id: UUID) -> None:
@@ -244,9 +251,9 @@ def _tokens(services: Services, account: User) -> TokenPair:
     )
 
 
+#: Without a token: they are how one is got.
+PUBLIC: list[Any] = [login, refresh]
 HANDLERS: list[Any] = [
-    login,
-    refresh,
     me,
     change_password,
     register_user,

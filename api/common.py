@@ -8,7 +8,7 @@ import msgspec
 from litestar import Response
 from litestar.params import Parameter
 
-from api.commands import Done
+from api.commands import Done, Key
 from api.problems import ProblemError
 from api.security import Principal
 from api.services import Services
@@ -50,14 +50,16 @@ def accepted(done: Done, body: T) -> Response[T]:
     return Response(body, headers={POSITION_HEADER: str(done.position)})
 
 
-async def handle(services: Services, empty: Aggregate, command: Command, *, new: bool = False) -> Done:
+async def handle(
+    services: Services, empty: Aggregate, command: Command, key: Key | None = None, *, new: bool = False
+) -> Done:
     """Carry out a command off the event loop."""
-    return await asyncio.to_thread(services.write.commands.handle, empty, command, new=new)
+    return await asyncio.to_thread(services.write.commands.handle, empty, command, new=new, key=key)
 
 
-async def answer(services: Services, empty: Aggregate, command: Command) -> Response[Accepted]:
+async def answer(services: Services, empty: Aggregate, command: Command, key: Key | None) -> Response[Accepted]:
     """Carry out a command and say how far the log is."""
-    done = await handle(services, empty, command)
+    done = await handle(services, empty, command, key)
     return accepted(done, Accepted(done.position, done.duplicate))
 
 

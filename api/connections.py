@@ -8,6 +8,7 @@ import msgspec
 from litestar import Request, Response, get, post, put
 
 from adapters.vault import Vault
+from api.commands import Key
 from api.common import (
     Accepted,
     Page,
@@ -78,13 +79,13 @@ class ConnectionCreated(msgspec.Struct, frozen=True):
 
 @post("/connections", guards=[admins_only])
 async def register_connection(
-    data: NewConnection, services: Services, principal: Principal, request: Request[Any, Any, Any]
+    data: NewConnection, services: Services, principal: Principal, request: Request[Any, Any, Any], key: Key | None
 ) -> Response[ConnectionCreated]:
     """Let an Evolution instance send messages. Give it `webhook_url`, and the token as `X-EvoSense-Token` header,
     as bearer token or as `jwt_key`."""
     identifier = connection_id(principal.tenant_id, data.name)
     command = await asyncio.to_thread(registration, services.write.vault, principal, data)
-    done = await handle(services, connection(identifier), command, new=True)
+    done = await handle(services, connection(identifier), command, key, new=True)
     url = webhook_url(services, request, identifier)
     return accepted(done, ConnectionCreated(done.positions[0], url, done.position))
 
@@ -124,26 +125,30 @@ async def get_connection(
 
 @put("/connections/{identifier:int}/token", guards=[admins_only])
 async def rotate_token(
-    identifier: int, data: TokenRequest, services: Services, principal: Principal
+    identifier: int, data: TokenRequest, services: Services, principal: Principal, key: Key | None
 ) -> Response[Accepted]:
     """Set another token; the old one stops working at once."""
     stream_id = await _stream(services, identifier, principal)
     sealed = await asyncio.to_thread(services.write.vault.seal_text, principal.tenant_id, data.evo_token, TOKEN_PURPOSE)
-    return await answer(services, connection(stream_id), RotateToken(at=now(), sealed_token=sealed))
+    return await answer(services, connection(stream_id), RotateToken(at=now(), sealed_token=sealed), key)
 
 
 @post("/connections/{identifier:int}/activate", guards=[admins_only], status_code=200)
-async def activate_connection(identifier: int, services: Services, principal: Principal) -> Response[Accepted]:
+async def activate_connection(
+    identifier: int, services: Services, principal: Principal, key: Key | None
+) -> Response[Accepted]:
     """Accept messages again."""
     stream_id = await _stream(services, identifier, principal)
-    return await answer(services, connection(stream_id), ActivateConnection(at=now()))
+    return await answer(services, connection(stream_id), ActivateConnection(at=now()), key)
 
 
 @post("/connections/{identifier:int}/deactivate", guards=[admins_only], status_code=200)
-async def deactivate_connection(identifier: int, services: Services, principal: Principal) -> Response[Accepted]:
+async def deactivate_connection(
+    identifier: int, services: Services, principal: Principal, key: Key | None
+) -> Response[Accepted]:
     """Refuse messages from now on. Evolution does not send again what was refused."""
     stream_id = await _stream(services, identifier, principal)
-    return await answer(services, connection(stream_id), DeactivateConnection(at=now()))
+    return await answer(services, connection(stream_id), DeactivateConnection(at=now()), key)
 
 
 def registration(vault: Vault, principal: Principal, data: NewConnection) -> RegisterConnection:

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import msgspec
 from litestar import Response, get
+from litestar.openapi import ResponseSpec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from psycopg import Error as PsycopgError
 
@@ -40,7 +41,12 @@ async def live() -> Live:
     return Live()
 
 
-@get("/health/ready", public=True, tags=["health"])
+@get(
+    "/health/ready",
+    public=True,
+    tags=["health"],
+    responses={503: ResponseSpec(Ready, description="Requests can't be served.", generate_examples=False)},
+)
 async def ready(services: Services) -> Response[Ready]:
     """The database answers and has the right schema; also how far the read models are behind the log."""
     try:

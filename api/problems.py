@@ -1,22 +1,25 @@
 """Errors as `application/problem+json` (RFC 9457): what was wrong, where, and what would be right."""
 
 import logging
+from traceback import walk_tb
 from typing import Any
 
 import msgspec
 import psycopg
 from eventsourcing.persistence import InterfaceError, OperationalError
 from litestar import Request, Response
-from litestar.exceptions import HTTPException, ValidationException
+from litestar.exceptions import HTTPException, SerializationException, ValidationException
+from litestar.serialization import decode_json
 from psycopg_pool import PoolTimeout
 
 from adapters.event_store import Overloaded
 from adapters.passwords import WeakPassword
 from api.commands import Contended
 from domain.errors import AlreadyExists, DomainError, Invalid, NotAllowed, NotFound
+from domain.receipts import KeyReused
 
 _log = logging.getLogger(__name__)
-_STATUS = {NotFound: 404, AlreadyExists: 409, NotAllowed: 409, Invalid: 422}
+_STATUS = {KeyReused: 422, NotFound: 404, AlreadyExists: 409, NotAllowed: 409, Invalid: 422}
 _TITLES = {
     400: "Bad request",
     401: "Not authenticated",
@@ -91,6 +94,8 @@ def _where(entry: dict[str, Any]) -> str:
 
 def _http(_: Request[Any, Any, Any], error: HTTPException) -> Response[Problem]:
     headers = dict(error.headers or {})
+    if isinstance(error.__cause__, SerializationException):
+        return respond(400, f"the body is not JSON: {error.detail}")
     return respond(error.status_code, error.detail or _TITLES.get(error.status_code, "Error"), headers=headers)
 
 
@@ -112,6 +117,13 @@ def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[P
     return respond(500, "something went wrong on our side; it was logged")
 
 
+def _undecodable(request: Request[Any, Any, Any], error: Exception) -> Response[Problem]:
+    # The library's decoder lets these through, and so could code of ours.
+    if any(frame.f_code is decode_json.__code__ for frame, _ in walk_tb(error.__traceback__)):
+        return respond(400, "the body is not JSON in UTF-8, or is nested too deep")
+    return _unexpected(request, error)
+
+
 HANDLERS: dict[Any, Any] = {
     ProblemError: _problem,
     DomainError: _domain,
@@ -126,5 +138,7 @@ HANDLERS: dict[Any, Any] = {
     psycopg.InterfaceError: _unavailable,
     PoolTimeout: _unavailable,
     Contended: _contended,
+    UnicodeDecodeError: _undecodable,
+    RecursionError: _undecodable,
     Exception: _unexpected,
 }

@@ -8,10 +8,12 @@ from uuid import UUID, uuid4
 import msgspec
 from litestar import Response, get, patch, post, put
 
+from api.commands import Key
 from api.common import Accepted, Page, PageSize, WaitFor, accepted, answer, cursor_page, handle, until_reached
 from api.problems import ProblemError
 from api.security import superusers_only
 from api.services import Services, now
+from domain.aggregate import derived_id
 from domain.tenancy import (
     ChangeSubscription,
     ReactivateTenant,
@@ -74,15 +76,16 @@ class TenantCreated(msgspec.Struct, frozen=True):
 
 
 @post("/tenants", guards=[superusers_only])
-async def register_tenant(data: NewTenant, services: Services) -> Response[TenantCreated]:
+async def register_tenant(data: NewTenant, services: Services, key: Key | None) -> Response[TenantCreated]:
     """Make a company a tenant. Its first admin is registered with POST /users and its tenant_id."""
-    tenant_id = uuid4()
+    # A repeated command must speak of the same tenant.
+    tenant_id = derived_id("tenant", key.receipt_id) if key else uuid4()
     command = RegisterTenant(
         at=now(), name=data.name, plan=data.plan, status=data.status, next_billing_date=data.next_billing_date
     )
     tenant(tenant_id).decide(command)  # refused before a key is made for it
     await asyncio.to_thread(services.write.vault.create, tenant_id)
-    done = await handle(services, tenant(tenant_id), command, new=True)
+    done = await handle(services, tenant(tenant_id), command, key, new=True)
     return accepted(done, TenantCreated(tenant_id, done.position))
 
 
@@ -109,28 +112,30 @@ async def get_tenant(tenant_id: UUID, services: Services, wait_for: WaitFor = No
 
 
 @patch("/tenants/{tenant_id:uuid}", guards=[superusers_only])
-async def rename_tenant(tenant_id: UUID, data: TenantName, services: Services) -> Response[Accepted]:
+async def rename_tenant(tenant_id: UUID, data: TenantName, services: Services, key: Key | None) -> Response[Accepted]:
     """Give a tenant another name."""
-    return await answer(services, tenant(tenant_id), RenameTenant(at=now(), name=data.name))
+    return await answer(services, tenant(tenant_id), RenameTenant(at=now(), name=data.name), key)
 
 
 @put("/tenants/{tenant_id:uuid}/subscription", guards=[superusers_only])
-async def change_subscription(tenant_id: UUID, data: Subscription, services: Services) -> Response[Accepted]:
+async def change_subscription(
+    tenant_id: UUID, data: Subscription, services: Services, key: Key | None
+) -> Response[Accepted]:
     """Set a tenant's plan, status and next billing date."""
     command = ChangeSubscription(at=now(), plan=data.plan, status=data.status, next_billing_date=data.next_billing_date)
-    return await answer(services, tenant(tenant_id), command)
+    return await answer(services, tenant(tenant_id), command, key)
 
 
 @post("/tenants/{tenant_id:uuid}/suspend", guards=[superusers_only], status_code=200)
-async def suspend_tenant(tenant_id: UUID, data: Suspension, services: Services) -> Response[Accepted]:
+async def suspend_tenant(tenant_id: UUID, data: Suspension, services: Services, key: Key | None) -> Response[Accepted]:
     """Shut a tenant's users out. Its messages are still received."""
-    return await answer(services, tenant(tenant_id), SuspendTenant(at=now(), reason=data.reason))
+    return await answer(services, tenant(tenant_id), SuspendTenant(at=now(), reason=data.reason), key)
 
 
 @post("/tenants/{tenant_id:uuid}/reactivate", guards=[superusers_only], status_code=200)
-async def reactivate_tenant(tenant_id: UUID, services: Services) -> Response[Accepted]:
+async def reactivate_tenant(tenant_id: UUID, services: Services, key: Key | None) -> Response[Accepted]:
     """Let a suspended tenant's users in again."""
-    return await answer(services, tenant(tenant_id), ReactivateTenant(at=now()))
+    return await answer(services, tenant(tenant_id), ReactivateTenant(at=now()), key)
 
 
 HANDLERS: list[Any] = [

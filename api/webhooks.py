@@ -14,24 +14,18 @@ import msgspec
 import structlog
 from litestar import Request, Response, post
 
-from adapters.evolution import EnvelopeError, InboundMessage, parse
+from adapters.evolution import EnvelopeError, parse
 from adapters.telemetry import RECEIVED, REFUSED, count_ignored
 from adapters.tokens import is_evolution_bearer
-from adapters.vault import TenantKey
 from api.commands import Done, Intent, Step
 from api.common import POSITION_HEADER
 from api.connections import TOKEN_PURPOSE
 from api.problems import ProblemError
+from api.receiving import MAX_DOCUMENT, Origin, reception
 from api.services import Services, now
 from domain.connections import Connection, connection
-from domain.masking import mask
-from domain.messages import ReceiveMessage, message, message_id
 
 _log = structlog.stdlib.get_logger(__name__)
-
-#: Bytes of a delivery: with `webhook_base64` a message brings its media along, and a history its ten thousand rows. It
-#: is read after the sender has proved itself, so that nobody else can make the process hold so much.
-MAX_BODY: Final = 64 * 2**20
 
 
 class Received(msgspec.Struct, frozen=True):
@@ -49,7 +43,8 @@ class Received(msgspec.Struct, frozen=True):
     public=True,
     status_code=200,
     tags=["webhooks"],
-    request_max_body_size=MAX_BODY,
+    # Read after the sender has proved itself, so that nobody else can make the process hold so much.
+    request_max_body_size=MAX_DOCUMENT,
 )
 async def evolution_webhook(
     identifier: UUID, services: Services, request: Request[Any, Any, Any]
@@ -77,8 +72,9 @@ def receive(services: Services, source: Connection, tenant_id: UUID, body: bytes
         envelope = parse(body, now=moment)
     except EnvelopeError as error:
         raise ProblemError(400, str(error)) from None
-    key = services.write.vault.key(tenant_id)
-    intents = [_intent(source, tenant_id, key, inbound, moment) for inbound in envelope.messages]
+    key, origin = services.write.vault.key(tenant_id), Origin(source.id, tenant_id, source.company_sender)
+    receptions = [reception(origin, key, inbound, moment) for inbound in envelope.messages]
+    intents = [Intent((Step(empty, (command,)),), new=True) for empty, command in receptions]
     outcomes = services.write.commands.handle_many(intents) if intents else []
     done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
     duplicates = sum(outcome.duplicate for outcome in done)
@@ -96,26 +92,6 @@ def receive(services: Services, source: Connection, tenant_id: UUID, body: bytes
     for outcome, number in (("received", result.received), ("duplicate", duplicates), ("refused", result.refused)):
         RECEIVED.labels(outcome).inc(number)
     return result
-
-
-def _intent(source: Connection, tenant_id: UUID, key: TenantKey, inbound: InboundMessage, moment: datetime) -> Intent:
-    chat_id = key.pseudonym(inbound.chat)
-    sender = source.company_sender if inbound.author is None else key.pseudonym(inbound.author)
-    command = ReceiveMessage(
-        at=moment,
-        tenant_id=tenant_id,
-        connection_id=source.id,
-        chat_id=chat_id,
-        sender=sender,
-        from_me=inbound.from_me,
-        is_group=inbound.is_group,
-        kind=inbound.kind,
-        sent_at=inbound.sent_at,
-        external_id=inbound.external_id,
-        text=mask(inbound.text),
-    )
-    stream_id = message_id(source.id, chat_id, inbound.from_me, inbound.external_id)
-    return Intent((Step(message(stream_id), (command,)),), new=True)
 
 
 def _authenticated(services: Services, source: Connection, request: Request[Any, Any, Any], moment: datetime) -> UUID:

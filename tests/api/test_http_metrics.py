@@ -65,9 +65,7 @@ def shop(system: System) -> tuple[Account, list[dict[str, Any]], list[int]]:
     return who, system.messages_of(who.tenant_id), latencies
 
 
-def test_figures_are_what_counting_gives(
-    system: System, shop: tuple[Account, list[dict[str, Any]], list[int]]
-) -> None:
+def test_figures_are_what_counting_gives(system: System, shop: tuple[Account, list[dict[str, Any]], list[int]]) -> None:
     who, rows, latencies = shop
     shown = system.get(who, "/metrics")
     analysed = [row for row in rows if row["sentiment"] is not None]
@@ -84,9 +82,7 @@ def test_figures_are_what_counting_gives(
     assert 0 < len(positive) < len(analysed) < len(rows)
 
 
-def test_the_two_sides_are_told_apart(
-    system: System, shop: tuple[Account, list[dict[str, Any]], list[int]]
-) -> None:
+def test_the_two_sides_are_told_apart(system: System, shop: tuple[Account, list[dict[str, Any]], list[int]]) -> None:
     who, rows, _ = shop
     # Known by who wrote it, as the documented columns have it: in a chat of two, the customer's hash is the chat's.
     sides = {

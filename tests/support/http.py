@@ -164,9 +164,7 @@ class System:
             assert answer.headers["content-type"].startswith("application/problem+json")
         return answer.json()
 
-    def analyse(
-        self, row_id: int, said: Analysis, *, vector: bytes | None = None, model: str = "model-1"
-    ) -> int:
+    def analyse(self, row_id: int, said: Analysis, *, vector: bytes | None = None, model: str = "model-1") -> int:
         """Record what a model said of a message, and perhaps its vector; returns the position."""
         found = self.write.log.stream_at(row_id)
         assert found is not None
