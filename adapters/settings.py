@@ -31,6 +31,12 @@ class Settings(BaseSettings):
     nats_url: SecretStr | None = Field(None, description="NATS with JetStream; the embedded server where it is missing")
     master_key: SecretStr | None = Field(None, description="32 bytes in base64 that wrap every tenant's key")
     master_key_file: Path | None = Field(None, description="a file that holds the master key, instead of the variable")
+    previous_master_key: SecretStr | None = Field(
+        None, description="the master key that is being replaced: still accepted, no longer used for anything new"
+    )
+    previous_master_key_file: Path | None = Field(
+        None, description="a file that holds the previous master key, instead of the variable"
+    )
     api_host: str = Field("127.0.0.1", description="address that the API listens on")
     api_port: int = Field(8080, ge=0, le=65535, description="port that the API listens on; 0 takes a free one")
     public_url: str | None = Field(None, description="how the API is reached from outside; used in webhook addresses")
@@ -76,20 +82,17 @@ class Settings(BaseSettings):
 
     def master_key_text(self) -> str:
         """The master key as it was written. Raises `SettingsError` where there is none, or two."""
-        if self.master_key and self.master_key_file:
-            raise SettingsError("EVOSENSE_MASTER_KEY and EVOSENSE_MASTER_KEY_FILE are both set: set one of them")
-        if self.master_key:
-            return self.master_key.get_secret_value().strip()
-        if self.master_key_file:
-            try:
-                return self.master_key_file.read_text("ascii").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                why = getattr(error, "strerror", None) or "it is not text"
-                raise SettingsError(f"EVOSENSE_MASTER_KEY_FILE: {self.master_key_file} can't be read: {why}") from None
-        raise SettingsError(
-            "no master key: set EVOSENSE_MASTER_KEY, or EVOSENSE_MASTER_KEY_FILE, to 32 random bytes in base64 "
-            "(openssl rand -base64 32). Keep a copy elsewhere: without it nothing in the log can be read"
-        )
+        text = _key_text("EVOSENSE_MASTER_KEY", self.master_key, self.master_key_file)
+        if text is None:
+            raise SettingsError(
+                "no master key: set EVOSENSE_MASTER_KEY, or EVOSENSE_MASTER_KEY_FILE, to 32 random bytes in base64 "
+                "(openssl rand -base64 32). Keep a copy elsewhere: without it nothing in the log can be read"
+            )
+        return text
+
+    def previous_master_key_text(self) -> str | None:
+        """The previous master key as it was written; None where there is none. Raises `SettingsError`."""
+        return _key_text("EVOSENSE_PREVIOUS_MASTER_KEY", self.previous_master_key, self.previous_master_key_file)
 
     def environment(self) -> dict[str, str]:
         """This process's environment with these settings in it, for the processes it starts."""
@@ -99,6 +102,23 @@ class Settings(BaseSettings):
             if value is not None
         }
         return {**os.environ, **ours}
+
+
+def _key_text(name: str, value: SecretStr | None, file: Path | None) -> str | None:
+    if value and file:
+        raise SettingsError(f"{name} and {name}_FILE are both set: set one of them")
+    if value:
+        return value.get_secret_value().strip()
+    if file is None:
+        return None
+    try:
+        text = file.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not text"
+        raise SettingsError(f"{name}_FILE: {file} can't be read: {why}") from None
+    if not text:
+        raise SettingsError(f"{name}_FILE: {file} is empty, and has to hold 32 random bytes in base64")
+    return text
 
 
 def _dsn(value: SecretStr | None, name: str, example: str) -> str:

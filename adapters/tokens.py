@@ -28,23 +28,24 @@ class Claims(msgspec.Struct, frozen=True):
 
 
 class Tokens:
-    """Issues and reads our own tokens."""
+    """Issues and reads our own tokens. Signs with `key`, and accepts what one of the `previous` keys has signed.
 
-    def __init__(self, key: bytes) -> None:
-        self._key = key
+    So nobody is logged out while the master key, from which the key follows, is being changed.
+    """
+
+    def __init__(self, key: bytes, *previous: bytes) -> None:
+        self._keys = (key, *previous)
 
     def issue(self, kind: Kind, user_id: UUID, stamp: str, now: datetime) -> str:
         """A token of that kind."""
         lifetime = ACCESS_LIFETIME if kind == "access" else REFRESH_LIFETIME
         claims = {"iss": _ISSUER, "use": kind, "sub": str(user_id), "stamp": stamp, "iat": now, "exp": now + lifetime}
-        return jwt.encode(claims, self._key, algorithm="HS256")
+        return jwt.encode(claims, self._keys[0], algorithm="HS256")
 
     def read(self, kind: Kind, token: str) -> Claims:
         """Whose it is. Raises `BadToken`."""
         try:
-            claims: dict[str, Any] = jwt.decode(
-                token, self._key, algorithms=["HS256"], issuer=_ISSUER, options={"require": ["exp", "sub"]}
-            )
+            claims = self._decoded(token)
         except jwt.ExpiredSignatureError:
             raise BadToken(f"the {kind} token has expired") from None
         except jwt.InvalidTokenError:
@@ -55,6 +56,18 @@ class Tokens:
             return Claims(UUID(claims["sub"]), str(claims["stamp"]))
         except (KeyError, ValueError):
             raise BadToken(f"this is no {kind} token of this installation") from None
+
+    def _decoded(self, token: str) -> dict[str, Any]:
+        """The claims, by the first key that fits. Raises `jwt.InvalidTokenError`."""
+        for key in self._keys:
+            try:
+                claims: dict[str, Any] = jwt.decode(
+                    token, key, algorithms=["HS256"], issuer=_ISSUER, options={"require": ["exp", "sub"]}
+                )
+            except jwt.InvalidSignatureError:
+                continue
+            return claims
+        raise jwt.InvalidSignatureError
 
 
 def is_evolution_bearer(token: str, key: str, now: datetime) -> bool:

@@ -10,7 +10,8 @@ import binascii
 import hmac
 import os
 import threading
-from collections import OrderedDict
+import time
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Final, Protocol
 from uuid import UUID
@@ -21,6 +22,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 KEY_BYTES: Final = 32
+#: Seconds after which an opened key is loaded again: for so long at most a key that was erased can still be used.
+FORGET_AFTER_S: Final = 600.0
 _NONCE_BYTES: Final = 12
 
 
@@ -42,11 +45,14 @@ class KeyStore(Protocol):
     def get(self, tenant_id: UUID) -> tuple[bytes, str] | None:
         """The wrapped key of a tenant and the id of the master key that wraps it; None where there is none."""
 
-    def add(self, tenant_id: UUID, wrapped: bytes, master_key_id: str) -> None:
-        """Keep a new tenant's key. The first one stays where two are added at once."""
+    def add(self, tenant_id: UUID, wrapped: bytes, master_key_id: str, known: Sequence[str]) -> bool:
+        """Keep a new tenant's key, unless any key in the store is wrapped by a master key that is not among `known`.
 
-    def any(self) -> tuple[UUID, bytes, str] | None:
-        """Any tenant with its key, as a probe; None where there is no tenant yet."""
+        Whether it was kept. The first one stays where two are added at once.
+        """
+
+    def probes(self) -> Sequence[tuple[UUID, bytes, str]]:
+        """One tenant with its key for each master key that wraps any; empty where there is no tenant yet."""
 
 
 class MasterKey:
@@ -61,12 +67,18 @@ class MasterKey:
         self.id: Final = sha256(_derive(key, b"evosense id")).hexdigest()[:16]
 
     @classmethod
-    def from_text(cls, text: str) -> "MasterKey":
-        """Read it from base64. Raises `MasterKeyError`."""
+    def from_text(cls, text: str, source: str = "the master key") -> "MasterKey":
+        """Read it from base64. Raises `MasterKeyError`, which begins with where the text came from."""
         try:
-            return cls(base64.b64decode(text, validate=True))
+            key = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
-            raise MasterKeyError("the master key is not base64: make one with `openssl rand -base64 32`") from None
+            raise MasterKeyError(f"{source} is not base64: make one with `openssl rand -base64 32`") from None
+        if len(key) != KEY_BYTES:
+            raise MasterKeyError(
+                f"{source} is {len(key)} bytes, and has to be {KEY_BYTES} bytes in base64: "
+                "make one with `openssl rand -base64 32`"
+            )
+        return cls(key)
 
     @staticmethod
     def generate_text() -> str:
@@ -116,54 +128,105 @@ class TenantKey:
 
 
 class Vault:
-    """All tenants' keys, with a bounded memory of those used last. Safe to share between threads."""
+    """All tenants' keys, with a bounded memory that forgets. Safe to share between threads.
 
-    def __init__(self, master: MasterKey, store: KeyStore, *, remember: int = 1024) -> None:
+    While the master key is being changed there are two: `master` wraps new keys, and `previous` opens the others.
+    """
+
+    def __init__(
+        self,
+        master: MasterKey,
+        store: KeyStore,
+        *,
+        previous: MasterKey | None = None,
+        remember: int = 1024,
+        forget_after: float = FORGET_AFTER_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._master = master
+        self._masters = {key.id: key for key in (master, previous) if key is not None}
         self._store = store
         self._remember = remember
-        self._known: OrderedDict[UUID, TenantKey] = OrderedDict()
+        self._forget_after = forget_after
+        self._clock = clock
+        # In the order of loading, which is the order of expiry. Each with the time at which it expires.
+        self._known: dict[UUID, tuple[TenantKey, float]] = {}
+        self._forgotten = 0
         self._lock = threading.Lock()
 
     @property
-    def signing_key(self) -> bytes:
-        """See `MasterKey.signing_key`."""
-        return self._master.signing_key
+    def signing_keys(self) -> tuple[bytes, ...]:
+        """See `MasterKey.signing_key`; the one to sign with first, and after it the one still accepted."""
+        return tuple(master.signing_key for master in self._masters.values())
 
     def verify(self) -> None:
-        """Check that the master key is the right one. Raises `MasterKeyError`; says nothing of an empty store."""
-        probe = self._store.any()
-        if probe is None:
-            return
-        tenant_id, wrapped, master_key_id = probe
-        if master_key_id != self._master.id:
-            raise MasterKeyError(
-                f"this is the master key {self._master.id}, but the tenants' keys were wrapped with {master_key_id}: "
-                "set EVOSENSE_MASTER_KEY or EVOSENSE_MASTER_KEY_FILE to that one"
-            )
-        self._master.unwrap(tenant_id, wrapped)
+        """Check that the master keys open the store. Raises `MasterKeyError`; says nothing of an empty store."""
+        for tenant_id, wrapped, master_key_id in self._store.probes():
+            if master_key_id not in self._masters:
+                raise MasterKeyError(
+                    f"this is the master key {' or '.join(self._masters)}, but tenants' keys are wrapped with "
+                    f"{master_key_id}: set EVOSENSE_MASTER_KEY or EVOSENSE_MASTER_KEY_FILE to that one; "
+                    "while the master key is being changed, EVOSENSE_PREVIOUS_MASTER_KEY or "
+                    "EVOSENSE_PREVIOUS_MASTER_KEY_FILE (`evosense keys status` shows which one wraps what)"
+                )
+            self._masters[master_key_id].unwrap(tenant_id, wrapped)
 
     def create(self, tenant_id: UUID) -> None:
-        """Make a key for a new tenant; does nothing where it has one."""
+        """Make a key for a new tenant; does nothing where it has one.
+
+        Raises `MasterKeyError` where the store has keys that this vault can't open: its master key was replaced, and
+        a key wrapped with it now could be lost with it.
+        """
         wrapped = self._master.wrap(tenant_id, os.urandom(KEY_BYTES))
-        self._store.add(tenant_id, wrapped, self._master.id)
+        if not self._store.add(tenant_id, wrapped, self._master.id, list(self._masters)):
+            self.verify()
 
     def key(self, tenant_id: UUID) -> TenantKey:
         """The tenant's key. Raises `VaultError` where there is none, `MasterKeyError` where it does not open."""
+        # Asked for each event, so without the lock: reading a dict is atomic.
+        known = self._known.get(tenant_id)
+        if known is not None and self._clock() < known[1]:
+            return known[0]
+        return self._load(tenant_id)
+
+    def forget(self, tenant_id: UUID) -> None:
+        """Load the tenant's key again at its next use: it was erased or changed."""
         with self._lock:
-            known = self._known.get(tenant_id)
-            if known is not None:
-                self._known.move_to_end(tenant_id)
-                return known
+            self._forgotten += 1
+            self._known.pop(tenant_id, None)
+
+    def _load(self, tenant_id: UUID) -> TenantKey:
+        with self._lock:
+            forgotten = self._forgotten
+            self._expire()
+        # Counted from before the reading: what is changed after it is noticed in time.
+        expiry = self._clock() + self._forget_after
         kept = self._store.get(tenant_id)
         if kept is None:
             raise VaultError(f"there is no key of tenant {tenant_id}")
-        key = TenantKey(self._master.unwrap(tenant_id, kept[0]))
+        key = TenantKey(self._unwrap(tenant_id, *kept))
         with self._lock:
-            self._known[tenant_id] = key
-            while len(self._known) > self._remember:
-                self._known.popitem(last=False)
+            # What was forgotten while it was being read may be this one: use it now, and read it again next time.
+            if forgotten == self._forgotten:
+                self._known.pop(tenant_id, None)
+                self._known[tenant_id] = (key, expiry)
+                while len(self._known) > self._remember:
+                    del self._known[next(iter(self._known))]
         return key
+
+    def _unwrap(self, tenant_id: UUID, wrapped: bytes, master_key_id: str) -> bytes:
+        master = self._masters.get(master_key_id)
+        if master is None:
+            raise MasterKeyError(
+                f"the master key {self._master.id} does not open the key of tenant {tenant_id}: "
+                f"it is wrapped with {master_key_id}"
+            )
+        return master.unwrap(tenant_id, wrapped)
+
+    def _expire(self) -> None:
+        now = self._clock()
+        while self._known and self._known[oldest := next(iter(self._known))][1] <= now:
+            del self._known[oldest]
 
     def seal_text(self, tenant_id: UUID, text: str, purpose: str) -> str:
         """Encrypt a short text for a column; base64."""

@@ -96,6 +96,9 @@ class MessageWorker:
             except MalformedEnvelope as error:
                 _log.error("dropped a message from %s: %s", _shortened(received.subject), error)
                 await _tell(received.term())
+        again = [envelope.position for envelope, messages in jobs.items() if _deliveries(messages) > 1]
+        if again:
+            _log.info("%d messages were delivered again, the first at position %d", len(again), min(again))
         # Delivered more often than it may fail: perhaps it kills whoever takes it.
         suspects = [envelope for envelope in jobs if self._attempts(envelope, jobs[envelope]) > self._max_deliver]
         await self._settle({envelope: jobs[envelope] for envelope in jobs if envelope not in suspects})
@@ -161,8 +164,7 @@ class MessageWorker:
                     await _tell(received.term())
 
     def _attempts(self, envelope: Envelope, messages: Sequence[Msg]) -> int:
-        delivered = max(received.metadata.num_delivered or 1 for received in messages)
-        return max(1, delivered - self._excused[envelope.position])
+        return max(1, _deliveries(messages) - self._excused[envelope.position])
 
     def _park(self, envelope: Envelope, reason: str, attempts: int) -> None:
         with self._write.datastore.get_connection() as conn, conn.transaction():
@@ -294,6 +296,10 @@ def _envelope(received: Msg) -> Envelope:
     if envelope.type != MessageReceived.type_name:
         raise MalformedEnvelope(f"expected {MessageReceived.type_name}")
     return envelope
+
+
+def _deliveries(messages: Sequence[Msg]) -> int:
+    return max(received.metadata.num_delivered or 1 for received in messages)
 
 
 def _reason(error: Exception) -> str:

@@ -72,7 +72,7 @@ def build_services(settings: Settings, embedder: Embedder) -> Services:
             settings.runtime_dsn, [projection.name for projection in all_projections()], write.log.head
         ),
         passwords=Passwords(),
-        tokens=Tokens(write.vault.signing_key),
+        tokens=Tokens(*write.vault.signing_keys),
         embedder=embedder,
         hashers=ThreadPoolExecutor(HASHING_THREADS, "password"),
     )

@@ -7,7 +7,7 @@ The answers are in the sender's terms (EVOLUTION.md): 2xx ends it well, also for
 import asyncio
 import hmac
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 import msgspec

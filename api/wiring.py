@@ -1,5 +1,7 @@
 """Where the parts are put together, and the only place that knows them all."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from psycopg import Connection
@@ -15,8 +17,9 @@ from adapters.event_store import (
     RoleDatastore,
     StructMapper,
 )
+from adapters.master_keys import master_keys
 from adapters.settings import Settings
-from adapters.vault import MasterKey, Vault
+from adapters.vault import Vault
 from api.commands import CommandBus
 from projections.catalog import all_projections
 from projections.engine import Engine
@@ -80,11 +83,21 @@ def read_side(settings: Settings, *, batch: int | None = None) -> ReadSide:
     return ReadSide(datastore, engine, dsn)
 
 
+@contextmanager
+def key_store(settings: Settings) -> Iterator[PostgresKeyStore]:
+    """The tenants' wrapped keys over the configured database, whether or not any master key fits them."""
+    datastore = RoleDatastore(settings.runtime_dsn, "evosense_writer")
+    try:
+        yield PostgresKeyStore(datastore)
+    finally:
+        datastore.close()
+
+
 def _opened(settings: Settings, role: Role) -> tuple[RoleDatastore, Vault]:
     """The event store's connections and a vault whose master key is the right one."""
-    master = MasterKey.from_text(settings.master_key_text())
+    master, previous = master_keys(settings)
     datastore = RoleDatastore(settings.runtime_dsn, role)
-    vault = Vault(master, PostgresKeyStore(datastore))
+    vault = Vault(master, PostgresKeyStore(datastore), previous=previous)
     try:
         vault.verify()
     except BaseException:

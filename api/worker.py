@@ -5,6 +5,7 @@ that notices when stream or consumer are gone and subscribes anew, since a pull 
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -31,8 +32,12 @@ from domain.ports import Analyser, Embedder
 _PAUSE_S: Final = 1.0
 _GUARD_S: Final = 2.0
 _START_S: Final = 10.0
-#: A batch is full, or this many seconds old.
-_LINGER_S: Final = 0.2
+#: Seconds for which a pull waits for its first message, and for each that follows.
+_LINGER_S: Final = 1.0
+_GATHER_S: Final = 0.01
+_SLACK_S: Final = 0.2
+#: No message, and the time is up: how a pull ends in a quiet hour.
+_NOTHING_CAME: Final = ("404", "408")
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +62,8 @@ class Worker:
                 async with self._subscribed() as guarded:
                     while not stop.is_set() and await guarded():
                         await wait_any(stop.wait(), seconds=_GUARD_S)
+                    if not stop.is_set():
+                        _log.warning("the subscription is gone; subscribing anew")
             except NotFoundError:
                 _log.info("the stream %s is not there yet: the relay makes it", jetstream.STREAM)
             except PASSING as error:
@@ -118,7 +125,12 @@ class Worker:
 
 
 class PatientPull(JetStreamContext.PullSubscription):
-    """FastStream asks again at once when a pull fails; where it fails at once, too, that would block the loop."""
+    """Pulls without losing what was delivered, and without blocking the loop.
+
+    The library's `fetch` drains what is left of earlier pulls first, asks for "the rest" even where that is a negative
+    number, and drops all it has drained when the server answers 400 (nats-py 2.16): those messages came back after
+    `ack_wait`. And FastStream asks again at once when a pull fails; where it fails at once, too, the loop hangs.
+    """
 
     @classmethod
     def of(cls, pull: JetStreamContext.PullSubscription) -> "PatientPull":
@@ -127,13 +139,41 @@ class PatientPull(JetStreamContext.PullSubscription):
         patient.__dict__.update(pull.__dict__)
         return patient
 
-    async def fetch(self, *args: Any, **kwargs: Any) -> list[Msg]:
-        """See the base class."""
+    async def fetch(self, batch: int = 1, timeout: float | None = 5, heartbeat: float | None = None) -> list[Msg]:  # noqa: ASYNC109 - the library's own signature
+        """At most `batch` messages: those that are here already, or the first one to come within `timeout` seconds and
+        those that come with it. None where none comes; what comes later is for the next call."""
+        messages = await self._here(batch, 0.0)
+        if messages:
+            return messages
+        seconds = timeout or _LINGER_S
+        request = {"batch": batch, "expires": int(seconds * 1_000_000_000)}
         try:
-            return await super().fetch(*args, **kwargs)
+            await self._nc.publish(self._nms, json.dumps(request).encode(), self._deliver)
+            first = await self._sub.next_msg(seconds + _SLACK_S)
+        except (TimeoutError, nats.errors.TimeoutError):
+            return []
         except (nats.errors.ConnectionClosedError, ServiceUnavailableError):
             await asyncio.sleep(_PAUSE_S)
             raise
+        if JetStreamContext.is_status_msg(first):
+            # The request has ended: nothing came, or there is nobody to answer it.
+            await asyncio.sleep(0 if JetStreamContext.is_status_msg(first) in _NOTHING_CAME else _PAUSE_S)
+            return []
+        return [first, *await self._here(batch - 1, _GATHER_S)]
+
+    async def _here(self, most: int, patience: float) -> list[Msg]:
+        """What has been delivered, and what follows each within `patience` seconds."""
+        messages: list[Msg] = []
+        while len(messages) < most and (patience or self._sub.pending_msgs):
+            try:
+                message = await self._sub.next_msg(patience or _SLACK_S)
+            except (TimeoutError, nats.errors.Error):
+                break
+            if not JetStreamContext.is_status_msg(message):
+                messages.append(message)
+            elif patience:
+                break
+        return messages
 
 
 async def run_worker(

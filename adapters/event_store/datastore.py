@@ -1,9 +1,10 @@
 """Connections of the event store: the library's datastore, acting in one of our database roles."""
 
+import select
 from collections.abc import Callable
 from typing import Any, Final, Literal, cast
 
-from eventsourcing.postgres import PostgresDatastore
+from eventsourcing.postgres import ConnectionPool, PostgresDatastore
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
@@ -18,6 +19,18 @@ LOCK_TIMEOUT_S: Final = 20
 SILENCE_TIMEOUT_S: Final = 15
 #: Seconds for which a caller waits for a connection: longer, and a webhook's sender is kept waiting for a 503.
 CONNECT_TIMEOUT_S: Final = 5.0
+
+
+def _check(conn: Connection[Any]) -> None:
+    """Raise `psycopg.OperationalError` where the server has ended the connection.
+
+    A server that ends one says so, or closes the socket: only then is there something to read on a connection that
+    waits in the pool. To ask the server each time would cost every append and every load a round trip.
+    """
+    poll = select.poll()
+    poll.register(conn.fileno(), select.POLLIN)
+    if poll.poll(0):
+        ConnectionPool.check_connection(conn)
 
 
 def send_arrays_in_binary(conn: Connection[Any]) -> None:
@@ -43,9 +56,9 @@ class RoleDatastore(PostgresDatastore):
             pool_size=pool_size,
             max_overflow=max_overflow,
             schema=SCHEMA,
-            # A server that was restarted leaves dead connections in the pool: look before use.
-            pre_ping=True,
         )
+        # A server that was restarted leaves dead connections in the pool: look before use.
+        self.pool._check = _check
         # The library knows five parameters: keep the others too, or `sslmode=verify-full` would be lost in silence.
         self.pool.kwargs = {**parts, **cast(dict[str, Any], self.pool.kwargs)}
 

@@ -48,13 +48,24 @@ class GroupCommit:
         larger request alone; beyond `waiting_events` events in the queue `submit` refuses."""
         self._append = append
         self._batch_events = batch_events
-        self._waiting_events = waiting_events
+        #: How many events may wait; may be changed at any time.
+        self.waiting_events = waiting_events
         self._queue: deque[_Request] = deque()
         self._queued = 0
         self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="group commit", daemon=True)
         self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Events in the queue, those that are being appended not counted."""
+        return self._queued
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more is accepted."""
+        return self._closed
 
     def submit(self, units: Sequence[Unit]) -> "Future[Outcomes]":
         """Queue some units; the future gives their outcomes, or the error of their append.
@@ -66,7 +77,7 @@ class GroupCommit:
             if self._closed:
                 raise Closed("the event store is shutting down")
             # An empty queue takes a request of any size: one that is larger than the queue must not wait for ever.
-            if self._queued and self._queued + request.events > self._waiting_events:
+            if self._queued and self._queued + request.events > self.waiting_events:
                 raise Overloaded(f"{self._queued:,} events are waiting to be appended: try again in a moment")
             self._queue.append(request)
             self._queued += request.events

@@ -63,6 +63,7 @@ def _started(installation: Installation) -> str:
     process = None
     if not installation.is_up():
         installation.prepare()
+        installation.forget_state()
         environment = {**os.environ, "EVOSENSE_HOME": str(installation.home)}
         with installation.log_file.open("ab") as log:
             process = subprocess.Popen(

@@ -74,6 +74,48 @@ class Installation:
         """The first admin's password, as it was made at the first start."""
         return self.secret("first-admin", lambda: secrets.token_urlsafe(12))
 
+    # --------------------------------------------------------------------------------------------- master key
+    #
+    # `master.key` holds it. While it is being changed, `master.key.next` holds the new one: from the moment at which
+    # that file is there, what is new is wrapped with it, and both are accepted.
+
+    def begin_key_change(self) -> None:
+        """Make the next master key, unless a change that was interrupted has made it already."""
+        self.secret("master.key", MasterKey.generate_text)
+        complete, partial = self._next_key, self.secrets / "master.key.partial"
+        if complete.exists():
+            return
+        partial.unlink(missing_ok=True)
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(MasterKey.generate_text() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        # On the disk under its name, and whole, before it wraps the first key.
+        partial.rename(complete)
+        _sync_directory(self.secrets)
+
+    def end_key_change(self, retired_id: str) -> Path:
+        """Put the next master key in the place of the old one, which wraps nothing any more; where that is kept now."""
+        current, retired = self.secrets / "master.key", self.secrets / f"master.key.retired-{retired_id}"
+        # A second name first: there is no moment at which the old key has none.
+        with suppress(FileExistsError):
+            os.link(current, retired)
+        _sync_directory(self.secrets)
+        self._next_key.replace(current)
+        _sync_directory(self.secrets)
+        return retired
+
+    @property
+    def _next_key(self) -> Path:
+        return self.secrets / "master.key.next"
+
+    def _master_key_files(self) -> dict[str, Path]:
+        self.secret("master.key", MasterKey.generate_text)
+        current = self.secrets / "master.key"
+        if self._next_key.exists():
+            return {"master_key_file": self._next_key, "previous_master_key_file": current}
+        return {"master_key_file": current}
+
     # ------------------------------------------------------------------------------------------------ servers
 
     def start_servers(self) -> tuple[PostgresServer, NatsServer]:
@@ -83,10 +125,9 @@ class Installation:
     def settings_for(self, base: Settings, postgres: PostgresServer, nats: NatsServer | None) -> Settings:
         """`base` with the embedded servers' addresses and this installation's secrets filled in."""
         runtime = self.secret("runtime-password", lambda: secrets.token_hex(24))
-        master = {}
+        master: dict[str, Path] = {}
         if base.master_key is None and base.master_key_file is None:
-            self.secret("master.key", MasterKey.generate_text)
-            master = {"master_key_file": self.secrets / "master.key"}
+            master = self._master_key_files()
         return base.model_copy(
             update={
                 "home": self.home,
@@ -108,18 +149,21 @@ class Installation:
                 state = self.state()
                 where = f" at {state['api']}" if state else ""
                 raise CommandError(f"EvoSense is up already{where}: `evosense down` stops it")
+            self.forget_state()
             try:
                 yield
             finally:
-                self._state_file.unlink(missing_ok=True)
+                self.forget_state()
 
     def is_up(self) -> bool:
         """Whether a process holds it."""
         try:
             with self._lock_file.open("a+") as lock:
                 return not _locked(lock)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError as error:
+            raise CommandError(f"{self._lock_file} can't be opened: {error.strerror}. Is it another user's?") from None
 
     def state(self) -> dict[str, Any] | None:
         """Addresses of the running system, once it is ready; None where it is not."""
@@ -129,11 +173,24 @@ class Installation:
             return None
         return state if isinstance(state, dict) else None
 
+    def forget_state(self) -> None:
+        """Nothing is up: what a killed process left behind names a process that may be another one by now."""
+        self._state_file.unlink(missing_ok=True)
+
     def write_state(self, state: dict[str, Any]) -> None:
         """Tell other commands where the system is."""
         partial = self._state_file.with_suffix(".tmp")
         partial.write_text(json.dumps(state), "utf-8")
         partial.replace(self._state_file)
+
+
+def _sync_directory(directory: Path) -> None:
+    """A name is on the disk when its directory is."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _locked(lock: TextIO) -> bool:

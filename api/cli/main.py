@@ -14,7 +14,7 @@ from adapters.embedded import EmbeddedError
 from adapters.migrations import MigrationError
 from adapters.settings import SettingsError
 from adapters.vault import VaultError
-from api.cli import demo, down, migrate, rebuild, roles, status, up
+from api.cli import demo, down, import_, keys, migrate, rebuild, roles, status, up
 from api.cli.screen import CommandError, console, errors
 from projections.engine import PoisonEvent
 
@@ -37,6 +37,8 @@ app.command(rich_help_panel=_OPERATE)(status.status)
 app.command(rich_help_panel=_OPERATE)(migrate.migrate)
 app.command(rich_help_panel=_OPERATE)(migrate.admin)
 app.command(rich_help_panel=_OPERATE)(rebuild.rebuild)
+app.command("import", rich_help_panel=_OPERATE)(import_.import_)
+app.add_typer(keys.app, name="keys", rich_help_panel=_OPERATE)
 app.command(rich_help_panel=_ROLES)(roles.api)
 app.command(rich_help_panel=_ROLES)(roles.projector)
 app.command(rich_help_panel=_ROLES)(roles.relay)
@@ -80,5 +82,5 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    errors.print(f"[red]error:[/] {escape(message)}")
+    errors.print(f"[red]error:[/] {escape(message)}", soft_wrap=True)
     sys.exit(1)

@@ -7,6 +7,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Annotated, Literal
 from urllib.error import URLError
 
@@ -48,7 +49,8 @@ def api(supervised: Supervised = False) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         # uvicorn hands a signal on when it has shut down: to be told is no failure, as with the other roles.
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
-    server.run()
+    with suppress(SystemExit):  # with which uvicorn ends where it can't listen, and says so in its log alone
+        server.run()
     if not server.started:
         raise CommandError(f"the API can't listen on {settings.api_host}:{settings.api_port}: is the port taken?")
 

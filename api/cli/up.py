@@ -67,9 +67,8 @@ def up() -> None:
 
 def _port(settings: Settings) -> int:
     """The port that was asked for; where nobody asked and the default is taken, a free one."""
-    if "api_port" in settings.model_fields_set and settings.api_port:
-        return settings.api_port
-    for port in (settings.api_port, 0):
+    asked = settings.api_port if "api_port" in settings.model_fields_set else 0
+    for port in (asked,) if asked else (settings.api_port, 0):
         with socket.socket() as probe:
             # As uvicorn binds: a port in TIME_WAIT is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -78,6 +77,11 @@ def _port(settings: Settings) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
+    if asked:
+        # Found out before anything is started: whoever listens there would be taken for our own API.
+        raise CommandError(
+            f"{settings.api_host}:{asked} can't be listened on: set EVOSENSE_API_PORT to a port that nothing uses"
+        )
     raise CommandError(
         f"no port can be opened on {settings.api_host}: set EVOSENSE_API_HOST to an address of this machine"
     )

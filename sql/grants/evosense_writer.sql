@@ -13,4 +13,5 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON
     evosense_ops.relay_checkpoints,
     evosense_ops.parked_events
 TO evosense_writer;
+GRANT SELECT, INSERT, UPDATE ON evosense_ops.import_progress TO evosense_writer;
 GRANT SELECT ON evosense_ops.projection_checkpoints TO evosense_writer;

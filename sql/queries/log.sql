@@ -29,6 +29,34 @@ WITH appended AS (
 )
 SELECT notification_id FROM appended ORDER BY notification_id;
 
+-- name: append_at_once(stream_ids, standing_at, originator_ids, originator_versions, topics, states, tenant_ids, channel)^
+-- Everything that an append is, in one statement: all events are appended and notified if every stream stands at the
+-- version it is said to stand at, and none otherwise. The look at the streams may be older than the turn, for which the
+-- table's trigger waits: a stream that has moved meanwhile makes the primary key refuse the statement.
+WITH appended AS (
+    INSERT INTO evosense_log.stored_events (originator_id, originator_version, topic, state, tenant_id)
+    SELECT i.originator_id, i.originator_version, i.topic, i.state, i.tenant_id
+    FROM unnest(
+        :originator_ids::uuid[], :originator_versions::bigint[], :topics::text[], :states::bytea[], :tenant_ids::uuid[]
+    ) WITH ORDINALITY AS i(originator_id, originator_version, topic, state, tenant_id, place)
+    WHERE NOT EXISTS (
+        SELECT FROM unnest(:stream_ids::uuid[], :standing_at::bigint[]) AS s(originator_id, originator_version)
+        LEFT JOIN LATERAL (
+            SELECT e.originator_version
+            FROM evosense_log.stored_events AS e
+            WHERE e.originator_id = s.originator_id
+            ORDER BY e.originator_version DESC
+            LIMIT 1
+        ) AS latest ON true
+        WHERE coalesce(latest.originator_version, 0) <> s.originator_version
+    )
+    ORDER BY i.place
+    RETURNING notification_id
+), extent AS (
+    SELECT count(*) AS number, min(notification_id) AS first, max(notification_id) AS last FROM appended
+)
+SELECT number, first, last, CASE WHEN number > 0 THEN pg_notify(:channel, last::text) END FROM extent;
+
 -- name: notify(channel, payload)!
 SELECT pg_notify(:channel, :payload);
 
@@ -85,12 +113,11 @@ SELECT coalesce(max(notification_id), 0) AS position FROM evosense_log.stored_ev
 -- name: tenant_key(tenant_id)^
 SELECT wrapped_key, master_key_id FROM evosense_log.tenant_keys WHERE tenant_id = :tenant_id;
 
--- name: any_tenant_key()^
-SELECT tenant_id, wrapped_key, master_key_id FROM evosense_log.tenant_keys ORDER BY created_at LIMIT 1;
-
--- name: add_tenant_key(tenant_id, wrapped_key, master_key_id)!
+-- name: add_tenant_key(tenant_id, wrapped_key, master_key_id, known)!
+-- Who can't open all keys has been left behind by a rotation, and may not add one.
 INSERT INTO evosense_log.tenant_keys (tenant_id, wrapped_key, master_key_id)
-VALUES (:tenant_id, :wrapped_key, :master_key_id)
+SELECT :tenant_id, :wrapped_key, :master_key_id
+WHERE NOT EXISTS (SELECT FROM evosense_log.tenant_keys WHERE master_key_id <> ALL(:known::text[]))
 ON CONFLICT (tenant_id) DO NOTHING;
 
 -- name: log_identity()$
@@ -110,3 +137,44 @@ CROSS JOIN LATERAL (
     ORDER BY e.originator_version DESC
     LIMIT 1
 ) AS latest;
+
+-- name: share_tenant_keys()!
+-- Until the transaction ends, keys may be added by anybody, and are not wrapped anew.
+SELECT pg_advisory_xact_lock_shared('evosense_log.tenant_keys'::regclass::oid::bigint);
+
+-- name: own_tenant_keys()!
+-- Until the transaction ends, nobody adds a key or wraps one anew; what was being added is there.
+SELECT pg_advisory_xact_lock('evosense_log.tenant_keys'::regclass::oid::bigint);
+
+-- name: probe_tenant_keys()
+-- One key for each master key that wraps any.
+SELECT DISTINCT ON (master_key_id) tenant_id, wrapped_key, master_key_id
+FROM evosense_log.tenant_keys
+ORDER BY master_key_id, created_at;
+
+-- name: tenant_key_census()
+-- How many keys each master key wraps.
+SELECT master_key_id, count(*) AS tenants FROM evosense_log.tenant_keys GROUP BY master_key_id;
+
+-- name: tenant_keys_after(after, limit)
+-- The next keys in the order of their tenants.
+SELECT tenant_id, wrapped_key, master_key_id
+FROM evosense_log.tenant_keys
+WHERE :after::uuid IS NULL OR tenant_id > :after
+ORDER BY tenant_id
+LIMIT :limit;
+
+-- name: tenant_keys_of(master_key_id, after, limit)
+-- The next keys that this master key wraps, in the order of their tenants.
+SELECT tenant_id, wrapped_key
+FROM evosense_log.tenant_keys
+WHERE master_key_id = :master_key_id AND (:after::uuid IS NULL OR tenant_id > :after)
+ORDER BY tenant_id
+LIMIT :limit;
+
+-- name: rewrap_tenant_keys(tenant_ids, wrapped_keys, old, new)!
+-- Put in the place of keys that the master key `old` wraps the same keys as `new` wraps them.
+UPDATE evosense_log.tenant_keys AS k
+SET wrapped_key = n.wrapped_key, master_key_id = :new
+FROM unnest(:tenant_ids::uuid[], :wrapped_keys::bytea[]) AS n(tenant_id, wrapped_key)
+WHERE k.tenant_id = n.tenant_id AND k.master_key_id = :old;

@@ -153,3 +153,134 @@ def test_an_empty_store_says_nothing_of_the_master_key(postgres: PostgresServer,
         side = write_side(settings)
         side.vault.verify()
         side.close()
+
+
+# ----------------------------------------------------------------------------------------------------- forgetting
+
+
+class Clock:
+    """A monotonic clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class CountingStore(PostgresKeyStore):
+    """The real one; counts how often a key is read."""
+
+    reads = 0
+
+    def get(self, tenant_id: UUID) -> tuple[bytes, str] | None:
+        self.reads += 1
+        return super().get(tenant_id)
+
+
+def forgetful(write: WriteSide, settings: Settings) -> tuple[Vault, CountingStore, Clock]:
+    store, clock = CountingStore(write.datastore), Clock()
+    master = MasterKey.from_text(settings.master_key_text())
+    return Vault(master, store, forget_after=600, clock=clock), store, clock
+
+
+def test_a_key_is_loaded_again_after_its_time_and_not_before(write: WriteSide, settings: Settings) -> None:
+    vault, store, clock = forgetful(write, settings)
+    tenant_id = uuid4()
+    vault.create(tenant_id)
+    first = vault.key(tenant_id)
+    clock.now += 599.9
+    assert vault.key(tenant_id) is first, "being used does not make it younger, nor older"
+    assert store.reads == 1
+    clock.now += 0.1
+    assert vault.key(tenant_id) is not first
+    assert store.reads == 2
+    clock.now += 599.9
+    vault.key(tenant_id)
+    assert store.reads == 2
+
+
+def test_an_erased_key_is_gone_within_that_time(write: WriteSide, settings: Settings) -> None:
+    vault, _, clock = forgetful(write, settings)
+    tenant_id = uuid4()
+    vault.create(tenant_id)
+    vault.key(tenant_id)
+    with administrator(settings) as conn:
+        conn.execute("DELETE FROM evosense_log.tenant_keys WHERE tenant_id = %s", (tenant_id,))
+    clock.now += 600
+    with pytest.raises(VaultError, match=f"no key of tenant {tenant_id}"):
+        vault.key(tenant_id)
+    assert tenant_id not in vault._known
+
+
+def test_expired_keys_do_not_stay_in_memory(write: WriteSide, settings: Settings) -> None:
+    vault, _, clock = forgetful(write, settings)
+    old, new = [uuid4() for _ in range(5)], uuid4()
+    for tenant_id in (*old, new):
+        vault.create(tenant_id)
+    for tenant_id in old:
+        vault.key(tenant_id)
+    clock.now += 600
+    vault.key(new)
+    assert set(vault._known) == {new}, "nobody has asked for the others, and they are gone all the same"
+
+
+def test_a_key_can_be_forgotten_at_once(write: WriteSide, settings: Settings) -> None:
+    vault, store, _ = forgetful(write, settings)
+    one, other = uuid4(), uuid4()
+    for tenant_id in (one, other):
+        vault.create(tenant_id)
+        vault.key(tenant_id)
+    vault.forget(one)
+    vault.forget(uuid4())
+    vault.key(other)
+    assert store.reads == 2
+    vault.key(one)
+    assert store.reads == 3
+
+
+def test_a_key_that_is_forgotten_while_it_is_read_is_not_remembered(write: WriteSide, settings: Settings) -> None:
+    class ErasedMeanwhile(CountingStore):
+        def get(self, tenant_id: UUID) -> tuple[bytes, str] | None:
+            kept = super().get(tenant_id)
+            vault.forget(tenant_id)
+            return kept
+
+    vault = Vault(MasterKey.from_text(settings.master_key_text()), ErasedMeanwhile(write.datastore))
+    tenant_id = uuid4()
+    vault.create(tenant_id)
+    vault.key(tenant_id)
+    assert tenant_id not in vault._known
+
+
+# ------------------------------------------------------------------------------------------------ two master keys
+
+
+def test_both_master_keys_open_and_the_new_one_wraps(write: WriteSide, settings: Settings) -> None:
+    old, new = MasterKey.from_text(settings.master_key_text()), MasterKey.from_text(MasterKey.generate_text())
+    store = PostgresKeyStore(write.datastore)
+    before, both = Vault(old, store), Vault(new, store, previous=old)
+    tenant_id, later = uuid4(), uuid4()
+    before.create(tenant_id)
+    both.verify()
+    assert both.key(tenant_id).pseudonym(NUMBER) == before.key(tenant_id).pseudonym(NUMBER)
+    assert both.signing_keys == (new.signing_key, old.signing_key)
+
+    both.create(later)
+    kept = store.get(later)
+    assert kept is not None
+    assert kept[1] == new.id
+    try:
+        with pytest.raises(MasterKeyError, match="EVOSENSE_PREVIOUS_MASTER_KEY"):
+            Vault(new, store).verify()
+        for left_behind in (before, Vault(new, store)):
+            # Whoever can't open all keys would wrap with a key that may be thrown away.
+            refused = uuid4()
+            with pytest.raises(MasterKeyError, match="evosense keys status"):
+                left_behind.create(refused)
+            assert store.get(refused) is None
+        with pytest.raises(MasterKeyError, match=f"does not open the key of tenant {later}: it is wrapped with"):
+            before.key(later)
+    finally:
+        with administrator(settings) as conn:
+            conn.execute("DELETE FROM evosense_log.tenant_keys WHERE tenant_id = %s", (later,))

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import os
 import sys
 from collections import Counter
@@ -382,6 +383,27 @@ async def test_a_pull_that_fails_at_once_does_not_block_the_loop(nats_server: Na
         await pull.fetch(10, timeout=5)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(patient.fetch(10, timeout=5), 0.2)
+
+
+async def test_a_pull_loses_nothing_when_more_is_here_than_it_asks_for(nats_server: NatsServer) -> None:
+    """nats-py 2.16 drains what earlier pulls left, asks for a negative rest, and drops it all at the server's 400."""
+    async with jetstream(nats_server.url) as js:
+        await js.add_stream(name="PULLED", subjects=["pulled.*"])
+        pull = await js.pull_subscribe("pulled.*", durable="pulled")
+        for number in range(20):
+            await js.publish("pulled.x", str(number).encode())
+        patient = PatientPull.of(pull)
+        request = json.dumps({"batch": 15, "expires": 5_000_000_000}).encode()
+        await patient._nc.publish(patient._nms, request, patient._deliver)
+        await until(lambda: patient._sub.pending_msgs >= 15, "15 messages here")
+        pulled: list[bytes] = []
+        while len(pulled) < 20:
+            messages = await patient.fetch(4, timeout=2)
+            assert 1 <= len(messages) <= 4
+            pulled += [message.data for message in messages]
+        assert pulled == [str(number).encode() for number in range(20)]
+        assert await patient.fetch(4, timeout=0.2) == []
+        await js.delete_stream("PULLED")
 
 
 class FailsOnce(HashAnalyser):

@@ -6,6 +6,7 @@ in somebody's log for ever.
 
 import base64
 import json
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import NoneType
@@ -44,11 +45,11 @@ class _OneKey:
     def get(self, tenant_id: UUID) -> tuple[bytes, str] | None:
         return (_MASTER.wrap(TENANT, _ROOT), _MASTER.id) if tenant_id == TENANT else None
 
-    def add(self, tenant_id: UUID, wrapped: bytes, master_key_id: str) -> None:
+    def add(self, tenant_id: UUID, wrapped: bytes, master_key_id: str, known: Sequence[str]) -> bool:
         raise AssertionError("the golden file needs no new key")
 
-    def any(self) -> tuple[UUID, bytes, str] | None:
-        return None
+    def probes(self) -> list[tuple[UUID, bytes, str]]:
+        return []
 
 
 def mapper() -> StructMapper:

@@ -1,0 +1,168 @@
+"""From a piece of a source to sealed events: decoded, parsed, masked, hashed, decided."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from adapters.event_store import StructMapper, TenantStoredEvent
+from adapters.evolution import EnvelopeError, InboundMessage, parse_object
+from adapters.vault import Vault
+from api.importing.source import Piece
+from api.receiving import Origin, reception
+from domain.errors import DomainError
+
+#: How many refusals are told one by one; all of them are counted.
+LISTED: Final = 20
+#: More kinds than this are counted as "other": whoever wrote the file chose the names.
+_MAX_KINDS: Final = 100
+
+#: Why `adapters.evolution` leaves out a row that is broken, not merely of no interest.
+_BROKEN: Final = frozenset(
+    {
+        "not an object", "no key", "no key.remoteJid", "no key.id", "bad key.id", "bad key.fromMe",
+        "no address of a person in key", "bad timestamp", "timestamp out of range", "empty wrapper", "nested too deep",
+    }
+)  # fmt: skip
+
+_NO_JSON: Final = "not JSON in UTF-8"
+_NO_DOCUMENT: Final = "neither a message {key, message, messageTimestamp, …} nor an envelope {event, instance, data}"
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """What was not imported, and why: index of the file, number of the line (0: a JSON file), number of the message in
+    the document (0: the document as a whole). The reason never holds content."""
+
+    file: int
+    line: int
+    message: int
+    reason: str
+
+
+class Tally(msgspec.Struct):
+    """What became of what was read. `ignored` counts by kind and reason; `refusals` are the first of `refused`."""
+
+    stored: int = 0
+    duplicates: int = 0
+    ignored: dict[str, int] = {}
+    refused: int = 0
+    refusals: list[Refused] = []
+
+    @property
+    def messages(self) -> int:
+        """Messages that are in the log, whoever brought them."""
+        return self.stored + self.duplicates
+
+    def ignore(self, what: str, number: int = 1) -> None:
+        """Count what is of no interest."""
+        name = what if what in self.ignored or len(self.ignored) < _MAX_KINDS else "other"
+        self.ignored[name] = self.ignored.get(name, 0) + number
+
+    def refuse(self, refused: Refused) -> None:
+        """Count and perhaps list what is not right."""
+        self.refused += 1
+        if len(self.refusals) < LISTED:
+            self.refusals.append(refused)
+
+    def add(self, other: "Tally") -> None:
+        """Take in the counts of what came after."""
+        self.stored += other.stored
+        self.duplicates += other.duplicates
+        for what, number in other.ignored.items():
+            self.ignore(what, number)
+        self.refused += other.refused
+        self.refusals += other.refusals[: LISTED - len(self.refusals)]
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """The events of a piece, one unit a message, and the tally of what led to none."""
+
+    units: list[tuple[TenantStoredEvent, ...]]
+    tally: Tally
+
+
+class Preparer:
+    """Prepares the pieces of one source for one connection."""
+
+    def __init__(self, origin: Origin, vault: Vault) -> None:
+        self._origin = origin
+        self._vault = vault
+        self._mapper = StructMapper(vault)
+
+    def prepare(self, piece: Piece) -> Prepared:
+        """The events in it. Never raises for what is in it, but `VaultError` where the tenant's key can't be used."""
+        tally, units, moment = Tally(), list[tuple[TenantStoredEvent, ...]](), datetime.now(UTC)
+        if piece.fault:
+            tally.refuse(Refused(piece.file, piece.line, 0, piece.fault))
+        for line, body in _documents(piece):
+            if not body.strip():
+                continue
+            try:
+                found = _messages(body, piece.file, line, tally, moment)
+            except EnvelopeError as error:
+                tally.refuse(Refused(piece.file, line, 0, str(error)))
+                continue
+            for inbound in found:
+                try:
+                    units.append(self._unit(inbound, moment))
+                except DomainError as error:
+                    tally.refuse(Refused(piece.file, line, 0, str(error)))
+        return Prepared(units, tally)
+
+    def _unit(self, inbound: InboundMessage, moment: datetime) -> tuple[TenantStoredEvent, ...]:
+        empty, command = reception(self._origin, self._vault.key(self._origin.tenant_id), inbound, moment)
+        return tuple(self._mapper.to_stored_event(event) for event in empty.decide(command))
+
+
+def _documents(piece: Piece) -> Iterator[tuple[int, bytes]]:
+    """The documents with their lines."""
+    if piece.line == 0:
+        yield 0, piece.data
+    else:
+        yield from enumerate(piece.data.split(b"\n"), piece.line)
+
+
+def _messages(body: bytes, file: int, line: int, tally: Tally, moment: datetime) -> tuple[InboundMessage, ...]:
+    """The messages of one document; the rest goes into the tally. Raises `EnvelopeError`."""
+    document = _decoded(body)
+    if not isinstance(document, dict) or not ("event" in document or "key" in document):
+        raise EnvelopeError(_NO_DOCUMENT)
+    single = "event" not in document
+    envelope = parse_object({"event": "messages.set", "data": [document]} if single else document, now=moment)
+    broken = False
+    for ignored in envelope.ignored:
+        if ignored.reason in _BROKEN:
+            broken = True
+        else:
+            tally.ignore(f"{ignored.kind}: {ignored.reason}")
+    if broken:
+        rows = [document] if single else _rows(document.get("data"))
+        for number, row in enumerate(rows, 1):
+            # Once more and one by one: an envelope does not say which of its rows it left out.
+            alone = {"event": "messages.set", "sender": document.get("sender"), "data": [row]}
+            for ignored in parse_object(alone, now=moment).ignored:
+                if ignored.reason in _BROKEN:
+                    tally.refuse(Refused(file, line, 0 if single else number, ignored.reason))
+    return envelope.messages
+
+
+def _rows(data: Any) -> list[Any]:
+    """The rows of an envelope's data, as `parse_object` sees them."""
+    held = data.get("messages") if isinstance(data, dict) else data
+    return held if isinstance(held, list) else [data]
+
+
+def _decoded(body: bytes) -> Any:
+    """The JSON. Raises `EnvelopeError`, without a cause: a decoder's error may quote it."""
+    body = body.removeprefix(b"\xef\xbb\xbf")
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass
+    # JavaScript may cut an emoji in half; only the tolerant decoder takes it.
+    try:
+        return json.loads(body.decode())
+    except (ValueError, RecursionError):
+        raise EnvelopeError(_NO_JSON) from None

@@ -1,0 +1,148 @@
+"""Imports a source: pieces are prepared, appended in their order, and then remembered as done."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Final
+
+from adapters.event_store import Appended, Conflict
+from adapters.settings import Settings
+from api.importing.checkpoints import Checkpoints
+from api.importing.pool import prepared
+from api.importing.prepare import Prepared, Tally
+from api.importing.source import Piece, Position, Source
+from api.receiving import Origin
+from api.wiring import WriteSide
+
+#: Events of one append, and how many may wait for theirs.
+_APPEND: Final = 2500
+_WAITING: Final = 4 * _APPEND
+#: Seconds between two checkpoints: what a kill makes the next start read again.
+_CHECKPOINT: Final = 0.5
+#: Processes that prepare, and from how many bytes on it pays to start them.
+PROCESSES: Final = 2
+_WORTH_PROCESSES: Final = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class Progress:
+    """So much is done: bytes of the source, and what became of them in this run."""
+
+    size: int
+    tally: Tally
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did, what all runs over this source did, and where this one began."""
+
+    run: Tally
+    total: Tally
+    began: Position
+    began_size: int
+
+
+def import_source(
+    write: WriteSide,
+    settings: Settings,
+    source: Source,
+    origin: Origin,
+    *,
+    restart: bool = False,
+    processes: int | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Report:
+    """Append every message of the source that is not in the log yet.
+
+    Goes on where an earlier run over the same content came to; with `restart` it reads everything again. Raises
+    `SourceError`, `HelperLost`, `VaultError`, `SettingsError`, and the persistence errors of an append; what was
+    appended before stays, and the next run goes on behind it.
+    """
+    checkpoints = Checkpoints(write.datastore, origin.connection_id, source.identity())
+    began, total = (Position(), Tally()) if restart else checkpoints.load()
+    size = source.done(began)
+    if size is None:
+        began, total = Position(), Tally()
+        size = source.done(began) or 0
+    if processes is None:
+        processes = PROCESSES if source.size - size >= _WORTH_PROCESSES else 0
+    run = _Run(write, checkpoints, Report(Tally(), total, began, size), on_progress)
+    on_progress(Progress(size, run.report.run))
+    pieces = prepared(source.pieces(began), origin, write.vault, settings, processes)
+    try:
+        for piece, done in pieces:
+            run.append(piece, done)
+        run.finish()
+    finally:
+        pieces.close()
+        # Also after Ctrl-C: what is appended by now need not be read again.
+        run.keep()
+    return run.report
+
+
+class _Run:
+    """Appends on their way, oldest first, and what is known of those that are done."""
+
+    def __init__(
+        self,
+        write: WriteSide,
+        checkpoints: Checkpoints,
+        report: Report,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self.report = report
+        self._group = write.group
+        self._checkpoints = checkpoints
+        self._on_progress = on_progress
+        self._waiting: deque[tuple[Piece, Tally, list[Future[list[Appended | Conflict]]]]] = deque()
+        self._events = 0
+        self._size = report.began_size
+        self._reached: Position | None = None
+        self._kept = time.monotonic()
+
+    def append(self, piece: Piece, prepared: Prepared) -> None:
+        """Hand the events over, waiting while too many wait already."""
+        futures: list[Future[list[Appended | Conflict]]] = []
+        for start in range(0, len(prepared.units), _APPEND):
+            units = prepared.units[start : start + _APPEND]
+            while self._waiting and self._events + len(units) > _WAITING:
+                self._settle()
+            if len(futures) * _APPEND >= _WAITING:
+                futures[-_WAITING // _APPEND].result()  # a file of a hundred thousand messages waits for itself
+            futures.append(self._group.submit(units))
+        self._events += len(prepared.units)
+        self._waiting.append((piece, prepared.tally, futures))
+        while self._waiting and all(future.done() for future in self._waiting[0][2]):
+            self._settle()
+
+    def finish(self) -> None:
+        """Wait for everything."""
+        while self._waiting:
+            self._settle()
+
+    def keep(self) -> None:
+        """Remember what is done, if anything is."""
+        if self._reached is not None:
+            self._checkpoints.keep(self._reached, self.report.total)
+            self._reached = None
+            self._kept = time.monotonic()
+
+    def _settle(self) -> None:
+        piece, tally, futures = self._waiting[0]
+        for future in futures:
+            outcomes = future.result()
+            appended = sum(isinstance(outcome, Appended) for outcome in outcomes)
+            tally.stored += appended
+            # A message's stream begins with its receipt: where there is something already, it was received before.
+            tally.duplicates += len(outcomes) - appended
+        self._waiting.popleft()
+        self._events -= tally.messages
+        self.report.run.add(tally)
+        self.report.total.add(tally)
+        self._size += piece.size
+        self._reached = piece.after
+        self._on_progress(Progress(self._size, self.report.run))
+        if time.monotonic() - self._kept > _CHECKPOINT:
+            self.keep()
