@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up down status test check format unit bench lock clean
+.PHONY: help venv demo up down status test check format unit bench bench-append soak lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,12 @@ format: $(READY) ## Format the code
 
 bench: $(READY) ## Measure; results belong in docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.webhook
+
+bench-append: $(READY) ## Measure appends beside the library, INSERT and COPY
+	@$(BIN)/python -m benchmarks.append
+
+soak: $(READY) ## A million events under fire: the order of the log holds
+	@$(BIN)/python -m benchmarks.commit_order
 
 lock: ## Make the lock files anew (needs uv); they hold versions and hashes, no addresses
 	uv pip compile --universal --generate-hashes --no-header --python-version 3.11 --quiet pyproject.toml -o requirements.lock

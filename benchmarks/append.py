@@ -20,7 +20,7 @@ from uuid import UUID
 
 from rich.table import Table
 
-from adapters.event_store import Appended, StructMapper
+from adapters.event_store import Appended, StructMapper, TenantStoredEvent
 from adapters.settings import Settings
 from api.wiring import WriteSide, write_side
 from benchmarks.append_baselines import Hung, Library, Note, copy, in_threads, insert, note
@@ -39,9 +39,18 @@ LIBRARY_BATCHES: Final = 2
 MEMORY: Final = 200_000
 MILLION: Final = 1_000_000
 _WORDS: Final = (
-    "bom dia o meu pedido ainda não chegou podem verificar obrigada pelo atendimento quanto custa o frete para "
-    "Campinas a caixa veio amassada e o produto não liga preciso trocar boleto pix entrega amanhã"
-).split()
+    "pedido",
+    "entrega",
+    "ainda",
+    "obrigada",
+    "quanto",
+    "custa",
+    "frete",
+    "caixa",
+    "boleto",
+    "trocar",
+    "não",
+)
 
 Result = dict[str, list[float]]
 
@@ -155,7 +164,7 @@ class Bench:
         if not all(isinstance(outcome, Appended) for outcome in outcomes):
             raise RuntimeError("an event was refused")
 
-    def _stored(self, number: int) -> list:  # type: ignore
+    def _stored(self, number: int) -> list[TenantStoredEvent]:
         return [self._mapper.to_stored_event(event) for event in self._events(number)]
 
     def _events(self, number: int) -> Iterator[MessageReceived]:
@@ -180,7 +189,7 @@ class Bench:
             )
 
     def _text(self) -> str:
-        return " ".join(self._random.choices(_WORDS, k=14))
+        return " ".join(self._random.choices(_WORDS, k=12))
 
     # ------------------------------------------------------------------------------------------------ theirs
 

@@ -84,8 +84,9 @@ class Library:
         if thread.is_alive():
             with psycopg.connect(self._dsn, autocommit=True) as conn:
                 conn.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE mode = 'ExclusiveLock' AND relation = "
-                    f"'{_SCHEMA}.stored_events'::regclass"
+                    "SELECT pg_terminate_backend(pid) FROM pg_locks "
+                    "WHERE mode = 'ExclusiveLock' AND relation = %s::regclass",
+                    (f"{_SCHEMA}.stored_events",),
                 )
             raise Hung(f"a save of {len(notes):,} aggregates did not return within {HUNG_AFTER} s")
         if failed:

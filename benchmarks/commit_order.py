@@ -296,6 +296,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=MILLION)
     parser.add_argument("--restarts", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1800, help="stop after that time with what there is")
     arguments = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="evosense-soak-"))
     home.chmod(0o755)
@@ -303,7 +304,7 @@ def main() -> None:
         place = Installation(home)
         try:
             soak = Soak(place.settings, events=arguments.events)
-            report = soak.run(restarts=arguments.restarts, restart=place.crash, deadline=1800)
+            report = soak.run(restarts=arguments.restarts, restart=place.crash, deadline=arguments.seconds)
         finally:
             place.stop()
     finally:

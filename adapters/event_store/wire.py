@@ -8,6 +8,7 @@ without personal fields is sealed all the same, around an empty map, so that no 
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -67,27 +68,25 @@ class StructMapper(Mapper[UUID]):
     def __init__(self, vault: Vault) -> None:
         super().__init__(MsgpackTranscoder())
         self._vault = vault
+        self._encoder = msgspec.msgpack.Encoder()
 
     def to_stored_event(self, domain_event: DomainEventProtocol[UUID]) -> "TenantStoredEvent":
         """Seal and encode. Raises `VaultError` where the tenant has no key."""
         if not isinstance(domain_event, Event):
             raise TypeError(f"{type(domain_event).__name__} is not one of our events")
         cls = type(domain_event)
-        open_fields: dict[str, Any] = {}
-        personal: dict[str, Any] = {}
-        for field in cls.__struct_fields__:
-            if field not in _PLACE:
-                (personal if field in cls.sealed_fields else open_fields)[field] = getattr(domain_event, field)
+        open_names, personal_names = _split(cls)
         topic = cls.topic()
-        readable = self.transcoder.encode(open_fields)
+        encode = self._encoder.encode
+        readable = encode({name: getattr(domain_event, name) for name in open_names})
         place = _place(domain_event.tenant_id, domain_event.originator_id, domain_event.originator_version, topic)
-        key = self._vault.key(domain_event.tenant_id)
-        sealed = key.seal(self.transcoder.encode(personal), place + readable)
+        personal = encode({name: getattr(domain_event, name) for name in personal_names})
+        sealed = self._vault.key(domain_event.tenant_id).seal(personal, place + readable)
         return TenantStoredEvent(
             originator_id=domain_event.originator_id,
             originator_version=domain_event.originator_version,
             topic=topic,
-            state=self.transcoder.encode((readable, sealed)),
+            state=encode((readable, sealed)),
             tenant_id=domain_event.tenant_id,
         )
 
@@ -140,6 +139,14 @@ class TenantStoredEvent(StoredEvent):
     """A stored event that also says whose it is: the log has a column for it."""
 
     tenant_id: UUID
+
+
+@cache
+def _split(cls: type[Event]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of an event's open and of its personal fields, each in the order of the class."""
+    names = [name for name in cls.__struct_fields__ if name not in _PLACE]
+    personal = cls.sealed_fields
+    return tuple(n for n in names if n not in personal), tuple(n for n in names if n in personal)
 
 
 def _place(tenant_id: UUID, stream_id: UUID, version: int, topic: str) -> bytes:

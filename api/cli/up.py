@@ -45,10 +45,11 @@ def up() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     with installation.only_one(), console.status("starting") as line:
+        port = _port(settings)
         postgres, nats = installation.start_servers()
         with postgres, nats:
             ready = installation.settings_for(settings, postgres, nats)
-            ready = ready.model_copy(update={"api_port": _port(settings)})
+            ready = ready.model_copy(update={"api_port": port})
             migrate(ready.admin_dsn, runtime_dsn=ready.runtime_dsn, on_step=line.update)
             write = write_side(ready)
             ensure_first_admin(write, installation.admin_password())

@@ -1,11 +1,13 @@
 """Group commit: shared transactions, own outcomes, a bounded queue, and nothing accepted that is lost."""
 
 import shutil
+import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -13,12 +15,15 @@ from uuid import UUID, uuid4
 
 import pytest
 from eventsourcing.persistence import DataError, OperationalError
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import SecretStr
 
 from adapters.event_store import Appended, Closed, Conflict, GroupCommit, Overloaded, TenantStoredEvent
 from adapters.event_store.recorder import Unit
+from adapters.settings import Settings
 from api.wiring import WriteSide, write_side
 from benchmarks.commit_order import Installation
-from tests.support.systems import administrator, wait_for
+from tests.support.systems import administrator, at_port, wait_for
 
 Outcomes = list[Appended | Conflict]
 
@@ -186,7 +191,7 @@ def test_a_cancelled_request_is_left_out_until_its_append_has_begun(
     assert group.waiting == 0
 
 
-# ---------------------------------------------------------------------------------------------------- bounds and the end
+# ---------------------------------------------------------------------------------------------------- bounds and end
 
 
 def test_a_full_queue_refuses_at_once_and_loses_nothing_that_it_accepted(
@@ -295,3 +300,65 @@ def test_every_caller_has_an_outcome_when_the_database_is_killed_and_no_event_is
     log = {stream: tuple(positions) for stream, positions in rows}
     assert {stream: log[stream] for stream in appended} == appended
     assert log.keys() == appended.keys() | found
+
+
+# ---------------------------------------------------------------------------------------------------- lost answers
+
+
+class LosesOneAnswer:
+    """Passes bytes on; when armed, it lets the next append through to the server and drops what comes back."""
+
+    def __init__(self, server_port: int) -> None:
+        self._server_port = server_port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.armed = False
+        self.lost = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        return int(self._listener.getsockname()[1])
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._server_port))
+                dropping = threading.Event()
+                threading.Thread(target=self._pass, args=(client, server, dropping, True), daemon=True).start()
+                threading.Thread(target=self._pass, args=(server, client, dropping, False), daemon=True).start()
+
+    def _pass(self, source: socket.socket, to: socket.socket, dropping: threading.Event, outward: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if outward and self.armed and b"INSERT INTO evosense_log.stored_events" in data:
+                    self.armed = False
+                    dropping.set()
+                if not outward and dropping.is_set():
+                    self.lost += 1
+                    break
+                to.sendall(data)
+        for end in (source, to):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+def test_an_append_in_one_statement_whose_answer_is_lost_stands_once(write: WriteSide, settings: Settings) -> None:
+    port = int(str(conninfo_to_dict(settings.runtime_dsn)["port"]))
+    proxy = LosesOneAnswer(port)
+    dsn = SecretStr(at_port(settings.runtime_dsn, proxy.port))
+    side = write_side(settings.model_copy(update={"database_url": dsn}))
+    side.log.head()
+    stream = uuid4()
+    unit = [event(stream, 1), event(stream, 2)]
+    proxy.armed = True
+    outcome = side.group.submit([unit]).result(30)
+    side.close()
+    proxy.close()
+    assert proxy.lost == 1
+    assert outcome == [Appended(stored(write, stream))]
+    assert len(stored(write, stream)) == 2
