@@ -50,6 +50,8 @@ class ReadPool:
             configure=_become_app,
             check=AsyncConnectionPool.check_connection,
             timeout=10,
+            # After a fall of the database the next who asks tries at once, not when a long pause has passed.
+            reconnect_timeout=5,
         )
 
     async def open(self) -> None:

@@ -63,6 +63,13 @@ def main() -> None:
     rates: Result = {}
     latencies: Result = {}
     hung = ""
+    # First and by itself: a process that has once needed much memory keeps it, and would show nothing.
+    with installation() as settings:
+        bench = Bench(settings)
+        try:
+            memory = bench.memory(events)
+        finally:
+            bench.close()
     with installation() as settings:
         bench = Bench(settings)
         try:
@@ -77,7 +84,6 @@ def main() -> None:
                     except Hung as error:
                         hung = str(error)
                         console.print(f"[bold red]{hung}[/]")
-            memory = bench.memory(events)
         finally:
             bench.close()
     _show(rates, latencies, memory, hung)

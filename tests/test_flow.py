@@ -175,6 +175,7 @@ def house() -> Iterator[House]:
         for process in house.members():
             os.kill(process, signal.SIGKILL)
         house.client.close()
+        shutil.copytree(parent, "/tmp/flowkeep", dirs_exist_ok=True)
         shutil.rmtree(parent, ignore_errors=True)
 
 

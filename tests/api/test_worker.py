@@ -361,6 +361,8 @@ async def test_a_restart_of_the_database_in_the_middle_parks_nothing(settings: S
             # In this thread, as the supervisor wants it; nothing else has to go on meanwhile.
             analyser.failing, analyser.slowness = True, 0
             server = start_postgres(home)
+            # The pool takes some seconds to trust the server again, and this test asks through it, too.
+            write.datastore.pool.timeout = 10
             await until_answered(write, ids)
         assert len(analyser.failed) == len(ids)
         assert all(answered_once(write, stream) for stream in ids)
