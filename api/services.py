@@ -11,6 +11,7 @@ from adapters.passwords import Passwords
 from adapters.postgres import ReadPool
 from adapters.settings import Settings
 from adapters.tokens import Tokens
+from api.door import Door
 from api.waiting import PositionWaiter
 from api.wiring import WriteSide, write_side
 from domain.ports import Embedder
@@ -35,6 +36,7 @@ class Services:
     tokens: Tokens
     embedder: Embedder
     hashers: ThreadPoolExecutor
+    door: Door
 
     async def start(self) -> None:
         """Connect. Raises `psycopg_pool.PoolTimeout` where the database does not answer."""
@@ -75,6 +77,7 @@ def build_services(settings: Settings, embedder: Embedder) -> Services:
         tokens=Tokens(*write.vault.signing_keys),
         embedder=embedder,
         hashers=ThreadPoolExecutor(HASHING_THREADS, "password"),
+        door=Door(),
     )
 
 

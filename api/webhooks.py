@@ -55,10 +55,11 @@ async def evolution_webhook(
     `jwt_key`.
     """
     try:
-        source = await asyncio.to_thread(services.aggregates.load, connection(identifier))
-        tenant_id = _authenticated(services, source, request, now())
-        body = await request.body()
-        outcome = await asyncio.to_thread(receive, services, source, tenant_id, body)
+        with services.door.entered():
+            source = await asyncio.to_thread(services.aggregates.load, connection(identifier))
+            tenant_id = _authenticated(services, source, request, now())
+            body = await request.body()
+            outcome = await asyncio.to_thread(receive, services, source, tenant_id, body)
     except ProblemError as error:
         REFUSED.labels(str(error.status)).inc()
         raise

@@ -49,6 +49,26 @@ def test_a_webhook_is_asked_to_come_again_while_the_log_is_behind(own_system: Sy
     assert len(system.messages_of(admin.tenant_id)) == 26
 
 
+def test_a_call_too_many_is_asked_to_come_again(own_system: System) -> None:
+    system, door = own_system, own_system.services.door
+    admin = system.new_user(system.new_tenant())
+    _, hook = system.new_connection(admin)
+    body = envelope("mensagem", "3EB0DOOR", int(time.time()))
+    full, door.calls = door.calls, 1
+    try:
+        with administrator(system.settings) as holder, ThreadPoolExecutor(1) as sender:
+            with holder.transaction():
+                holder.execute("SELECT evosense_log.lock_for_append()")
+                inside = sender.submit(system.deliver, hook, body)
+                wait_for(lambda: _somebody_waits(system), "the first call waits for its turn")
+                refused = system.deliver(hook, envelope("outra", "3EB0OUT", int(time.time())), expect=503)
+            assert inside.result(30)["received"] == 1
+    finally:
+        door.calls = full
+    assert "1 calls are under way" in refused["detail"]
+    assert door.inside == 0
+
+
 def _somebody_waits(system: System) -> bool:
     waiting = (
         "SELECT count(*) AS n FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "
