@@ -3,6 +3,7 @@
 One story in several tests, in the order in which they stand.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -23,9 +24,11 @@ import psycopg
 import pytest
 
 from adapters.embedded import running
+from adapters.nats import CONSUMER, STREAM
 from api.demo_data import envelopes
 from tests.support.http import PASSWORD, TOKEN, envelope
 from tests.support.systems import contents, wait_for
+from tests.support.transport import jetstream
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "tests" / "samples" / "evolution"
@@ -146,6 +149,12 @@ class House:
 
         wait_for(quiet, "all messages to be analysed and embedded", seconds=90)
 
+    def pulls(self) -> int:
+        """How many requests for messages are waiting at NATS."""
+        servers = running(self.home)
+        assert servers is not None
+        return asyncio.run(_pulls(servers.nats.url))
+
     def members(self, role: str = "") -> list[int]:
         """Every process of the installation (or a role's): those whose environment or command line names its home."""
         found = []
@@ -162,6 +171,11 @@ class House:
         return found
 
 
+async def _pulls(url: str) -> int:
+    async with jetstream(url) as js:
+        return (await js.consumer_info(STREAM, CONSUMER)).num_waiting or 0
+
+
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
     """An installation that is up."""
@@ -175,7 +189,6 @@ def house() -> Iterator[House]:
         for process in house.members():
             os.kill(process, signal.SIGKILL)
         house.client.close()
-        shutil.copytree(parent, "/tmp/flowkeep", dirs_exist_ok=True)
         shutil.rmtree(parent, ignore_errors=True)
 
 
@@ -277,7 +290,7 @@ def test_after_kill_9_of_everything_all_is_there_and_goes_on(house: House) -> No
     house.process.send_signal(signal.SIGSTOP)  # or it would start another worker
     for process in house.members("worker"):
         os.kill(process, signal.SIGKILL)
-    wait_for(lambda: not house.members("worker"), "the worker to be gone")
+    wait_for(lambda: not house.pulls(), "NATS to know that the worker is gone")
     fresh = [envelope(f"No meio da queda número {number}", f"K{number}", 1761134400 + number) for number in range(40)]
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(house.deliver, fresh[:30]))

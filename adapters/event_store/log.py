@@ -5,7 +5,7 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import msgspec
-from eventsourcing.persistence import EventStore, StoredEvent
+from eventsourcing.persistence import StoredEvent
 
 from adapters.event_store.group_commit import GroupCommit
 from adapters.event_store.recorder import Appended, Conflict, LogRecorder
@@ -41,7 +41,6 @@ class EventLog:
         self._recorder = recorder
         self._group = group
         self._mapper = mapper
-        self._store: EventStore[UUID] = EventStore(mapper, recorder)
 
     def load(self, empty: _A) -> _A:
         """The aggregate as it is now. Raises the errors of `StructMapper.to_domain_event`."""
@@ -49,8 +48,10 @@ class EventLog:
 
     def catch_up(self, state: _A) -> _A:
         """The aggregate as it is now, given how it was after `state.version` events."""
-        newer = self._store.get(state.id, gt=state.version)
-        return state.replay(event for event in newer if isinstance(event, Event))
+        # Not the library's `select_events`: that tries ten times, and whoever asks has hung up long before.
+        with self._recorder.datastore.get_connection() as conn:
+            rows = list(_LOG.stream_events(conn, stream_id=state.id, after=state.version))
+        return state.replay(self._decode(state.id, row) for row in rows)
 
     def load_many(self, empties: Sequence[_A]) -> list[_A]:
         """Several aggregates as they are now, in the order given, with one question to the database."""
@@ -99,7 +100,7 @@ class EventLog:
     def history(self, stream_id: UUID) -> list[RecordedEvent]:
         """All events of a stream with their positions, opened."""
         with self._recorder.datastore.get_connection() as conn:
-            rows = list(_LOG.stream_events(conn, stream_id=stream_id))
+            rows = list(_LOG.stream_events(conn, stream_id=stream_id, after=0))
         return [RecordedEvent(row["notification_id"], self._decode(stream_id, row)) for row in rows]
 
     def head(self) -> int:

@@ -84,11 +84,11 @@ WHERE e.originator_id = ANY(:stream_ids::uuid[]) AND e.originator_version = 1;
 -- The stream, tenant and topic of the event at a position.
 SELECT originator_id, tenant_id, topic FROM evosense_log.stored_events WHERE notification_id = :position;
 
--- name: stream_events(stream_id)
--- A stream's events with their positions.
+-- name: stream_events(stream_id, after)
+-- A stream's events behind a version, with their positions.
 SELECT notification_id, originator_version, topic, state
 FROM evosense_log.stored_events
-WHERE originator_id = :stream_id
+WHERE originator_id = :stream_id AND originator_version > :after
 ORDER BY originator_version;
 
 -- name: streams_events(stream_ids)
