@@ -19,7 +19,9 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """All settings. Each field is read from `EVOSENSE_<FIELD IN CAPITALS>`; the README has them in one table."""
 
-    model_config = SettingsConfigDict(env_prefix="EVOSENSE_", extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="EVOSENSE_", extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     home: Path = Field(DEFAULT_HOME, description="where the embedded servers and generated secrets live")
     database_url: SecretStr | None = Field(

@@ -59,6 +59,8 @@ class RoleDatastore(PostgresDatastore):
         )
         # A server that was restarted leaves dead connections in the pool: look before use.
         self.pool._check = _check
+        # After a fall of the database the next who asks tries at once, not when a pause of minutes has passed.
+        self.pool.reconnect_timeout = CONNECT_TIMEOUT_S
         # The library knows five parameters: keep the others too, or `sslmode=verify-full` would be lost in silence.
         self.pool.kwargs = {**parts, **cast(dict[str, Any], self.pool.kwargs)}
 

@@ -48,7 +48,6 @@ class EventLog:
 
     def catch_up(self, state: _A) -> _A:
         """The aggregate as it is now, given how it was after `state.version` events."""
-        # Not the library's `select_events`: that tries ten times, and whoever asks has hung up long before.
         with self._recorder.datastore.get_connection() as conn:
             rows = list(_LOG.stream_events(conn, stream_id=state.id, after=state.version))
         return state.replay(self._decode(state.id, row) for row in rows)

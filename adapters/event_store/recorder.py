@@ -6,6 +6,7 @@ looks which ones have, inserts the rest and reads the positions back.
 """
 
 from collections.abc import Iterator, Sequence
+from inspect import unwrap
 from itertools import islice
 from typing import Any, Final
 from uuid import UUID
@@ -47,6 +48,11 @@ class LogRecorder(PostgresApplicationRecorder):
     def __init__(self, datastore: RoleDatastore) -> None:
         super().__init__(datastore, events_table_name="stored_events")
         self.channel_name = CHANNEL
+
+    # The library tries these ten times over, each time waiting for a connection: whoever asks has hung up by then.
+    select_events = unwrap(PostgresApplicationRecorder.select_events)
+    select_notifications = unwrap(PostgresApplicationRecorder.select_notifications)
+    max_notification_id = unwrap(PostgresApplicationRecorder.max_notification_id)
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **_: Any) -> Sequence[int]:
         """Append all or none, as the library's interface has it. Raises `IntegrityError` on a conflict."""
