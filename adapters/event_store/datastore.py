@@ -2,16 +2,22 @@
 
 import select
 from collections.abc import Callable
-from typing import Any, Final, Literal, cast
+from functools import wraps
+from typing import Any, Final, Literal, ParamSpec, TypeVar, cast
 
+from eventsourcing.persistence import InterfaceError, OperationalError
 from eventsourcing.postgres import ConnectionPool, PostgresDatastore
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 from psycopg.types.array import ListBinaryDumper
+from psycopg_pool import PoolTimeout
 
 #: The database roles that the runtime's log-in may take on; `sql/roles` says what each may do.
 Role = Literal["evosense_app", "evosense_writer", "evosense_projector"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SCHEMA: Final = "evosense_log"
 #: Seconds for which an append waits for its turn, and for which a writer that has gone silent may keep it.
@@ -31,6 +37,24 @@ def _check(conn: Connection[Any]) -> None:
     poll.register(conn.fileno(), select.POLLIN)
     if poll.poll(0):
         ConnectionPool.check_connection(conn)
+
+
+def once_more(question: Callable[P, T]) -> Callable[P, T]:
+    """Decorator for what may be asked twice: a connection that the server has just dropped shows only in use.
+
+    Where no connection can be had at all, it is not asked again: the caller has waited long enough.
+    """
+
+    @wraps(question)
+    def asked(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return question(*args, **kwargs)
+        except (OperationalError, InterfaceError) as error:
+            if isinstance(error.__cause__, PoolTimeout):
+                raise
+        return question(*args, **kwargs)
+
+    return asked
 
 
 def send_arrays_in_binary(conn: Connection[Any]) -> None:

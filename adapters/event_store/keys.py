@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from adapters.event_store.datastore import RoleDatastore
+from adapters.event_store.datastore import RoleDatastore, once_more
 from adapters.key_rotation import Batch, Rewrap
 from sql import queries
 
@@ -17,12 +17,14 @@ class PostgresKeyStore:
     def __init__(self, datastore: RoleDatastore) -> None:
         self._datastore = datastore
 
+    @once_more
     def get(self, tenant_id: UUID) -> tuple[bytes, str] | None:
         """See `KeyStore.get`."""
         with self._datastore.get_connection() as conn:
             row = _LOG.tenant_key(conn, tenant_id=tenant_id)
         return None if row is None else (bytes(row["wrapped_key"]), row["master_key_id"])
 
+    @once_more
     def add(self, tenant_id: UUID, wrapped: bytes, master_key_id: str, known: Sequence[str]) -> bool:
         """See `KeyStore.add`."""
         with self._datastore.get_connection() as conn, conn.transaction():
@@ -33,6 +35,7 @@ class PostgresKeyStore:
             )
         return added == 1
 
+    @once_more
     def probes(self) -> list[tuple[UUID, bytes, str]]:
         """See `KeyStore.probes`."""
         with self._datastore.get_connection() as conn:

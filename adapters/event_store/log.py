@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 from eventsourcing.persistence import StoredEvent
 
+from adapters.event_store.datastore import once_more
 from adapters.event_store.group_commit import GroupCommit
 from adapters.event_store.recorder import Appended, Conflict, LogRecorder
 from adapters.event_store.wire import StructMapper
@@ -46,12 +47,14 @@ class EventLog:
         """The aggregate as it is now. Raises the errors of `StructMapper.to_domain_event`."""
         return self.catch_up(empty)
 
+    @once_more
     def catch_up(self, state: _A) -> _A:
         """The aggregate as it is now, given how it was after `state.version` events."""
         with self._recorder.datastore.get_connection() as conn:
             rows = list(_LOG.stream_events(conn, stream_id=state.id, after=state.version))
         return state.replay(self._decode(state.id, row) for row in rows)
 
+    @once_more
     def load_many(self, empties: Sequence[_A]) -> list[_A]:
         """Several aggregates as they are now, in the order given, with one question to the database."""
         streams: dict[UUID, list[Event]] = {empty.id: [] for empty in empties}
@@ -71,23 +74,27 @@ class EventLog:
             return self._recorder.append(stored)
         return self._group.submit(stored).result()
 
+    @once_more
     def last_position_of(self, stream_id: UUID) -> int:
         """The position of the stream's last event; 0 where there is no such stream."""
         with self._recorder.datastore.get_connection() as conn:
             return int(_LOG.last_position_of(conn, stream_id=stream_id) or 0)
 
+    @once_more
     def last_positions(self, stream_ids: Collection[UUID]) -> dict[UUID, int]:
         """The position of the last event of each of these streams that exists."""
         with self._recorder.datastore.get_connection() as conn:
             rows = _LOG.last_positions(conn, stream_ids=list(stream_ids))
             return {row["originator_id"]: row["notification_id"] for row in rows}
 
+    @once_more
     def births(self, stream_ids: Collection[UUID]) -> dict[UUID, int]:
         """The position of the first event of each of these streams that exists."""
         with self._recorder.datastore.get_connection() as conn:
             rows = _LOG.births(conn, stream_ids=list(stream_ids))
             return {row["originator_id"]: row["notification_id"] for row in rows}
 
+    @once_more
     def stream_at(self, position: int) -> StreamAt | None:
         """What stands at a position, or None."""
         with self._recorder.datastore.get_connection() as conn:
@@ -96,12 +103,14 @@ class EventLog:
             return None
         return StreamAt(row["originator_id"], row["tenant_id"], row["topic"].rpartition(":")[0])
 
+    @once_more
     def history(self, stream_id: UUID) -> list[RecordedEvent]:
         """All events of a stream with their positions, opened."""
         with self._recorder.datastore.get_connection() as conn:
             rows = list(_LOG.stream_events(conn, stream_id=stream_id, after=0))
         return [RecordedEvent(row["notification_id"], self._decode(stream_id, row)) for row in rows]
 
+    @once_more
     def head(self) -> int:
         """The last position of the log; 0 while it is empty."""
         with self._recorder.datastore.get_connection() as conn:
