@@ -189,6 +189,9 @@ async def run_worker(
     Raises `SettingsError` or `MasterKeyError` where the configuration can't be used.
     """
     models = Models(analyser or OfflineAnalyser(), embedder or OfflineEmbedder())
+    if analyser is None and embedder is None:
+        # The offline models load on first use: now, and not as the latency of the first message's analysis.
+        await models.analyser.analyse(["bom dia"])
     url = settings.nats_dsn
     write = await _connected(settings, stop)
     if write is None:
