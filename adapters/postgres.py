@@ -75,12 +75,6 @@ class ReadPool:
             yield conn
 
     @asynccontextmanager
-    async def unbound(self) -> AsyncIterator[AsyncConnection[Any]]:
-        """A connection that sees no tenant's rows: for the state of the system itself."""
-        async with self._pool.connection() as conn:
-            yield conn
-
-    @asynccontextmanager
     async def _transaction(self, setting: str, value: str) -> AsyncIterator[AsyncConnection[Any]]:
         async with self._pool.connection() as conn, conn.transaction():
             # Local to the transaction: the next user of the connection starts with none.

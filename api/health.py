@@ -8,7 +8,6 @@ from litestar.openapi import ResponseSpec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from psycopg import Error as PsycopgError
 
-from adapters.migrations import MigrationError, require_current_schema
 from adapters.postgres import connect_async
 from adapters.telemetry import REGISTRY
 from api.services import Services
@@ -48,7 +47,7 @@ async def live() -> Live:
     responses={503: ResponseSpec(Ready, description="Requests can't be served.", generate_examples=False)},
 )
 async def ready(services: Services) -> Response[Ready]:
-    """The database answers and has the right schema; also how far the read models are behind the log."""
+    """The database answers; also how far the read models are behind the log. (The schema is checked at the start.)"""
     try:
         async with await connect_async(services.settings.runtime_dsn, "evosense_writer") as conn:
             head = int((await _LOG.head(conn))["position"])
@@ -64,15 +63,6 @@ async def ready(services: Services) -> Response[Ready]:
 async def prometheus() -> Response[bytes]:
     """What this process has counted, for Prometheus."""
     return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
-
-
-def check_schema(dsn: str) -> str | None:
-    """Why the database can't be worked with, or None."""
-    try:
-        require_current_schema(dsn)
-    except MigrationError as error:
-        return str(error)
-    return None
 
 
 HANDLERS: list[Any] = [live, ready, prometheus]
