@@ -177,6 +177,7 @@ class MessageWorker:
                 event_type=envelope.topic,
                 reason=reason,
                 attempts=attempts,
+                projections=None,
             )
 
     def _is_parked(self, envelope: Envelope) -> bool:

@@ -1,6 +1,5 @@
-"""Messages: pages of them, one with its history, and search by meaning."""
+"""Messages: pages of them, one, and search by meaning."""
 
-import asyncio
 import base64
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -9,17 +8,14 @@ import msgspec
 from litestar import get
 from litestar.params import Parameter
 
-from api.common import Page, PageSize, WaitFor, stream_of, until_reached
+from api.common import Page, PageSize, WaitFor, until_reached
 from api.problems import ProblemError
 from api.security import Principal
 from api.services import Services
-from domain.event import Event
 from domain.masking import mask
-from domain.messages import MessageReceived
 from sql import queries
 
 _MESSAGES: Final = queries("messages", "apsycopg")
-_PLACE: Final = frozenset({"originator_id", "originator_version", "tenant_id", "at"})
 
 Sentiment = Annotated[float | None, Parameter(ge=-1, le=1, required=False)]
 ChatId = Annotated[str | None, Parameter(pattern="^[0-9a-f]{64}$", required=False, description="as rows have it")]
@@ -46,16 +42,6 @@ class MessageRow(msgspec.Struct, frozen=True):
     tone: str | None
     summary: str | None
     embedded: bool
-
-
-class HistoryEntry(msgspec.Struct, frozen=True):
-    """An event of the log: where it stands, what it is, when it was learned, and what it says."""
-
-    position: int
-    type: str
-    version: int
-    at: datetime
-    data: dict[str, Any]
 
 
 class Hit(msgspec.Struct, frozen=True):
@@ -122,19 +108,6 @@ async def get_message(
     return msgspec.convert(row, MessageRow)
 
 
-@get("/messages/{identifier:int}/history")
-async def get_history(identifier: int, services: Services, principal: Principal) -> list[HistoryEntry]:
-    """Everything the log has on a message, in order. A vector is given by its number of bytes."""
-    stream_id = await stream_of(services, identifier, MessageReceived.type_name, principal, "message")
-    recorded = await asyncio.to_thread(services.write.log.history, stream_id)
-    return [
-        HistoryEntry(
-            entry.position, entry.event.type_name, entry.event.type_version, entry.event.at, _data(entry.event)
-        )
-        for entry in recorded
-    ]
-
-
 @get("/search")
 async def search(
     services: Services,
@@ -165,11 +138,6 @@ def _as_text(vector: bytes) -> str:
     return f"[{','.join(map(repr, floats))}]"
 
 
-def _data(event: Event) -> dict[str, Any]:
-    fields = {name: getattr(event, name) for name in event.__struct_fields__ if name not in _PLACE}
-    return {name: f"{len(value)} bytes" if isinstance(value, bytes) else value for name, value in fields.items()}
-
-
 def _next(row: MessageRow) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode((row.created_at, row.id))).decode()
 
@@ -184,4 +152,4 @@ def _cursor(before: str | None) -> tuple[datetime | None, int | None]:
     return place
 
 
-HANDLERS: list[Any] = [list_messages, get_message, get_history, search]
+HANDLERS: list[Any] = [list_messages, get_message, search]

@@ -24,7 +24,7 @@ from adapters.event_store import CHANNEL
 from adapters.nats import Envelope
 from adapters.postgres import connect, connect_async
 from adapters.settings import Settings
-from projections.engine import FAULTS
+from projections.faults import FAULTS
 from sql import queries
 
 #: Beginning of the names of the relay's checkpoints; the stream's time of creation follows.

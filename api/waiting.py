@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Identifier
 
 from adapters.postgres import connect_async
 from api.problems import ProblemError
-from projections.engine import PROJECTED
+from projections.parking import PROJECTED
 from sql import queries
 
 _ENGINE: Final = queries("engine", "apsycopg")

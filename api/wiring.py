@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 from psycopg import Connection
 from psycopg.rows import DictRow
@@ -21,9 +22,16 @@ from adapters.master_keys import master_keys
 from adapters.settings import Settings
 from adapters.vault import Vault
 from api.commands import CommandBus
+from projections.build import Builder
 from projections.catalog import all_projections
 from projections.engine import Engine
+from projections.folding import Folder
+from projections.parking import ParkedEvents
 from projections.vectors import register
+
+
+#: Events in the first batch of a projector; later ones follow the time that a batch takes.
+FIRST_BATCH: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -53,10 +61,12 @@ def write_side(settings: Settings, *, role: Role = "evosense_writer") -> WriteSi
 
 @dataclass(frozen=True)
 class ReadSide:
-    """What projecting needs."""
+    """What projecting, and everything an operator does with projections, needs."""
 
     datastore: RoleDatastore
     engine: Engine
+    builder: Builder
+    parked: ParkedEvents
     dsn: str
 
     def connect(self) -> Connection[DictRow]:
@@ -70,17 +80,23 @@ class ReadSide:
 
 
 def read_side(settings: Settings, *, batch: int | None = None) -> ReadSide:
-    """The projection engine over the configured database. Raises `SettingsError` and `MasterKeyError`."""
+    """The projection engine over the configured database. Raises `SettingsError` and `MasterKeyError`.
+
+    `batch`: how many events the engine takes at once, from the first batch on; otherwise up to the configured number.
+    """
     dsn = settings.runtime_dsn
     datastore, vault = _opened(settings, "evosense_projector")
+    reader, mapper = LogRecorder(datastore), StructMapper(vault)
     engine = Engine(
-        LogRecorder(datastore),
-        StructMapper(vault),
+        reader,
+        mapper,
         lambda: _connect_projector(dsn),
         all_projections(),
         batch=batch or settings.projector_batch,
+        first=batch or FIRST_BATCH,
     )
-    return ReadSide(datastore, engine, dsn)
+    builder = Builder(reader, mapper, lambda: _connect_projector(dsn))
+    return ReadSide(datastore, engine, builder, ParkedEvents(reader, Folder(mapper, all_projections())), dsn)
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from typing import Any
 
 from psycopg import Connection
 
+from domain.event import Event
 from projections.batch import Batch
+from sql import LIVE
 
 
 class BillingProjection:
@@ -12,6 +14,10 @@ class BillingProjection:
 
     name = "billing"
     tables = ("billing_paymentaccount", "billing_billingevent")
+    events: tuple[type[Event], ...] = ()
+
+    def __init__(self, schema: str = LIVE, *, bare: bool = False) -> None:
+        pass
 
     def project(self, conn: Connection[Any], batch: Batch) -> None:
         """See `Projection.project`."""

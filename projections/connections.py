@@ -1,46 +1,73 @@
 """Connections, in the documented table `connections_evolutionconnection`, and under which hash the company writes."""
 
-from typing import Any, Final
+from collections import defaultdict
+from typing import Any
+from uuid import UUID
 
 from psycopg import Connection
 
 from domain.connections import ConnectionActivated, ConnectionDeactivated, ConnectionRegistered, TokenRotated
+from domain.event import Event
 from projections.batch import Batch
-from sql import queries
-
-_CONNECTIONS: Final = queries("connections")
-_OURS: Final = (ConnectionRegistered, TokenRotated, ConnectionActivated, ConnectionDeactivated)
+from sql import LIVE, queries
 
 
 class ConnectionsProjection:
-    """See `Projection`."""
+    """See `Projection`. A batch becomes at most three statements. Connections are few: no COPY into bare tables."""
 
     name = "connections"
     tables = ("connections_evolutionconnection", "connections_companysender")
+    events: tuple[type[Event], ...] = (ConnectionRegistered, TokenRotated, ConnectionActivated, ConnectionDeactivated)
+
+    def __init__(self, schema: str = LIVE, *, bare: bool = False) -> None:
+        self._queries = queries("connections", schema=schema)
 
     def project(self, conn: Connection[Any], batch: Batch) -> None:
         """See `Projection.project`."""
-        ours = [(position, event) for position, event in batch.recorded if isinstance(event, _OURS)]
-        row_ids = batch.row_ids(conn, (event.originator_id for _, event in ours))
-        for position, event in ours:
-            row_id = row_ids[event.originator_id]
-            match event:
-                case ConnectionRegistered():
-                    _CONNECTIONS.put_connection(
-                        conn,
-                        id=position,
-                        tenant_id=event.tenant_id,
-                        name=event.name,
-                        evo_ws_url=event.evo_ws_url,
-                        evo_token=event.sealed_token,
-                        at=event.at,
-                    )
-                    _CONNECTIONS.put_company_sender(
-                        conn, connection_id=position, tenant_id=event.tenant_id, sender=event.company_sender
-                    )
-                case TokenRotated():
-                    _CONNECTIONS.set_token(conn, id=row_id, evo_token=event.sealed_token, at=event.at)
-                case ConnectionActivated():
-                    _CONNECTIONS.set_active(conn, id=row_id, is_active=True, at=event.at)
-                case ConnectionDeactivated():
-                    _CONNECTIONS.set_active(conn, id=row_id, is_active=False, at=event.at)
+        registered = batch.of(ConnectionRegistered)
+        changes: defaultdict[UUID, dict[str, Any]] = defaultdict(dict)
+        for _, event in batch.of_any(self.events):
+            changes[event.originator_id] |= _change(event)
+        if registered:
+            born = [changes.pop(event.originator_id) for _, event in registered]
+            ids = [position for position, _ in registered]
+            tenant_ids = [event.tenant_id for _, event in registered]
+            self._queries.put_connections(
+                conn,
+                ids=ids,
+                tenant_ids=tenant_ids,
+                names=[event.name for _, event in registered],
+                evo_ws_urls=[event.evo_ws_url for _, event in registered],
+                created_ats=[event.at for _, event in registered],
+                **_columns(born),
+            )
+            senders = [event.company_sender for _, event in registered]
+            self._queries.put_company_senders(conn, connection_ids=ids, tenant_ids=tenant_ids, senders=senders)
+        if changes:
+            row_ids = batch.row_ids(conn, changes)
+            ids = [row_ids[stream] for stream in changes]
+            self._queries.change_connections(conn, ids=ids, **_columns(list(changes.values())))
+
+
+def _change(event: Event) -> dict[str, Any]:
+    """What an event sets of what may change, by column."""
+    change: dict[str, Any] = {"updated_at": event.at}
+    match event:
+        case ConnectionRegistered():
+            change |= {"evo_token": event.sealed_token, "is_active": True}
+        case TokenRotated():
+            change["evo_token"] = event.sealed_token
+        case ConnectionActivated():
+            change["is_active"] = True
+        case ConnectionDeactivated():
+            change["is_active"] = False
+    return change
+
+
+def _columns(changes: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """The rows as arrays, with None in what was not set."""
+    return {
+        "evo_tokens": [change.get("evo_token") for change in changes],
+        "actives": [change.get("is_active") for change in changes],
+        "updated_ats": [change["updated_at"] for change in changes],
+    }

@@ -1,35 +1,31 @@
-"""The projection engine: takes the log in batches, and commits rows and checkpoints together.
+"""The projection engine: takes the log in batches, and commits rows and checkpoint together.
 
-One transaction a batch: lock the checkpoints, read on from there, decode once, let each projector fold the batch into
-its tables, move the checkpoints by compare-and-set, notify, commit. A killed engine leaves rows and checkpoints as
-they were after the last whole batch; two engines at once take turns.
+It works on the shards whose lease it holds (`projections.leases`). A batch is read and opened first; then one
+transaction locks the shard's checkpoints, looks that they are where they should be, lets each projector fold the batch
+into its tables, moves the checkpoints by compare-and-set, notifies and commits. A killed engine leaves rows and
+checkpoints as they were after the last whole batch.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 from uuid import UUID
 
 import psycopg
-from eventsourcing.persistence import (
-    ApplicationRecorder,
-    Mapper,
-    MapperDeserialisationError,
-    Notification,
-    PersistenceError,
-)
+from eventsourcing.persistence import Mapper
 from psycopg import Connection
 
-from domain.event import Event
-from projections.batch import Batch, Projection, Recorded, RowIds
+from projections.batch import Projection
+from projections.faults import FAULTS, PoisonEvent, ProjectionConflict
+from projections.folding import Folder
+from projections.leases import BEAT_S, FROZEN_S, LEASE_S, Held, Leases
+from projections.pacing import Pace
+from projections.parking import PROJECTED, park, set_aside
+from projections.reading import LogReader, read
 from sql import queries
 
-#: Notified with each batch; the payload is the position reached.
-PROJECTED: Final = "evosense_projected"
-#: Name under which the engine parks events.
-SUBSCRIBER: Final = "projector"
 #: How often a single event is tried before it is parked.
 ATTEMPTS: Final = 3
 _PAUSE_S: Final = 0.05
@@ -42,60 +38,55 @@ _HEARS_STOP_S: Final = 0.25
 _ENGINE: Final = queries("engine")
 _log = logging.getLogger(__name__)
 
-#: What is wrong with the database, the way to it or its schema, not with an event: tried again for as long as it takes.
-FAULTS: Final = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.ProgrammingError, PersistenceError)
-
-
-class ProjectionConflict(Exception):
-    """Somebody else moved a checkpoint under us; nothing of this batch was committed."""
-
-
-class PoisonEvent(Exception):
-    """An event can't be projected; the message says which and why, without its content."""
-
-    def __init__(self, notification: Notification, tenant_id: UUID | None, cause: Exception) -> None:
-        self.notification = notification
-        self.tenant_id = tenant_id
-        # Only the kind of the error: the text of a database error may quote values.
-        self.reason = str(cause) if isinstance(cause, MapperDeserialisationError) else type(cause).__name__
-        if isinstance(cause, psycopg.Error) and cause.diag.constraint_name:
-            self.reason += f" (constraint {cause.diag.constraint_name})"
-        super().__init__(
-            f"the event at position {notification.id} ({notification.topic}, stream "
-            f"{notification.originator_id}) can't be projected: {self.reason}"
-        )
-
 
 class Engine:
     """Runs projections over the log."""
 
     def __init__(
         self,
-        reader: ApplicationRecorder,
+        reader: LogReader,
         mapper: Mapper[UUID],
         connect: Callable[[], Connection[Any]],
         projections: Sequence[Projection],
         *,
-        batch: int = 1000,
+        batch: int = 5000,
+        first: int | None = None,
+        lease: float = LEASE_S,
     ) -> None:
+        """`batch`: most events at once; `first`: how many at first (all of them); `lease`: see `LEASE_S`."""
         self._reader = reader
-        self._mapper = mapper
         self._connect = connect
         self._projections = {projection.name: projection for projection in projections}
-        self._batch = batch
-        self._row_ids = RowIds()
+        self._folder = Folder(mapper, projections)
+        self._pace = Pace(batch, first or batch)
+        self._leases = Leases(self.names, lease=lease)
         self._conn: Connection[Any] | None = None
+        self._next_beat = 0.0
 
     @property
     def names(self) -> list[str]:
         """Names of the projections."""
         return list(self._projections)
 
+    @property
+    def holder(self) -> str:
+        """The name under which this engine holds leases."""
+        return self._leases.holder
+
+    @property
+    def holding(self) -> list[int]:
+        """The shards whose lease this engine holds, as far as it knows."""
+        return sorted(self._leases.held)
+
     def close(self) -> None:
-        """Let go of the connection."""
+        """Give the leases back where the database can be reached, and let go of the connection."""
         if self._conn is not None:
-            self._conn.close()
-            self._conn = None
+            try:
+                if not self._conn.closed:
+                    self._leases.release(self._conn)
+            except FAULTS:  # they end by themselves
+                self._leases.held.clear()
+            self._drop_connection()
 
     def run(self, stop: threading.Event, *, poll: float = 1.0, channel: str = "evosense_log") -> None:
         """Project until `stop` is set, woken by the log's notifications, looking at least every `poll` seconds.
@@ -108,7 +99,7 @@ class Engine:
             try:
                 self._run(stop, poll, channel)
             except FAULTS as error:
-                self.close()
+                self._drop_connection()
                 if time.monotonic() - began > _LAST_REST_S:
                     rest = _FIRST_REST_S  # it went well for a while
                 _log.error("the database can't be worked with (%s); trying again", type(error).__name__)
@@ -127,171 +118,156 @@ class Engine:
                 while not stop.is_set() and (left := deadline - time.monotonic()) > 0:
                     if list(listener.notifies(timeout=min(left, _HEARS_STOP_S), stop_after=1)):
                         break
+                    self._beat()
 
     def run_once(self) -> int:
-        """Project one batch; returns how many events it had, 0 where the log is at its end.
+        """Project one batch of each shard that this engine holds; returns the number of events, 0 where none waits.
 
         A batch that fails is taken again event by event; the one that fails alone is tried `ATTEMPTS` times and
         parked (DESIGN rule 8), and the later events of its stream are held back behind it. Raises the errors in
         `FAULTS`.
         """
+        self._beat()
+        return sum(self._project(held) for held in list(self._leases.held.values()))
+
+    def _project(self, held: Held) -> int:
         try:
-            return self._project_batch(self._batch)
+            return self._project_batch(held, self._pace.size)
         except ProjectionConflict:
             return 1
         except PoisonEvent:
-            return self._one_by_one()
+            return self._one_by_one(held)
 
-    def replay_into(self, conn: Connection[Any], on_progress: Callable[[int, int], None]) -> int:
-        """Project the whole log into empty tables within the caller's transaction; returns the number of events.
+    # ------------------------------------------------------------------------------------------------ leases
 
-        `on_progress` is called with events so far and the position. Nothing is parked: raises `PoisonEvent` at the
-        first event that can't be projected.
-        """
-        position, events = 0, 0
-        while notifications := self._reader.select_notifications(position, self._batch, inclusive_of_start=False):
-            self._replay_batch(conn, notifications)
-            position, events = notifications[-1].id, events + len(notifications)
-            on_progress(events, position)
-        _ENGINE.ensure_checkpoints(conn, projections=self.names)
-        _ENGINE.set_checkpoints(conn, projections=self.names, position=position)
-        return events
-
-    def _replay_batch(self, conn: Connection[Any], notifications: Sequence[Notification]) -> None:
-        recorded = [Recorded(notification.id, self._decode(notification)) for notification in notifications]
-        projections = list(self._projections.values())
-        try:
-            with conn.transaction():
-                self._apply(conn, recorded, projections)
-        except FAULTS:
-            raise
-        except Exception:
-            # Which one was it? The savepoint is rolled back: take the batch again, one event at a time.
-            for notification, one in zip(notifications, recorded, strict=True):
-                try:
-                    self._apply(conn, [one], projections)
-                except FAULTS:
-                    raise
-                except Exception as error:
-                    raise _poison(notification, one, error) from None
-            raise
+    def _beat(self) -> None:
+        if time.monotonic() < self._next_beat and self._conn is not None:
+            return
+        conn = self._connection()
+        with conn.transaction():
+            before = set(self._leases.held)
+            self._leases.beat(conn)
+        if before != set(self._leases.held):
+            _log.info("holding %d shards of the projections", len(self._leases.held))
+        self._next_beat = time.monotonic() + min(BEAT_S, self._leases.lease / 4)
 
     # ------------------------------------------------------------------------------------------------ one batch
 
-    def _project_batch(self, size: int) -> int:
+    def _project_batch(self, held: Held, size: int) -> int:
+        """Project up to `size` events of a shard; returns how many, 0 at the end of the log.
+
+        Raises `PoisonEvent`, `ProjectionConflict` and the errors in `FAULTS`; nothing is committed then.
+        """
+        active, start, stop = self._furthest_behind(held)
+        page = read(self._reader, start, size, stop, held.part)
+        reached = page.reached
+        if not page.notifications and stop is not None and reached < stop:
+            reached = stop  # nothing lies between the stragglers and the others: let them draw level
+        if reached <= start:
+            return 0
+        began = time.monotonic()
+        opened = self._folder.open(page.notifications)
+        names = [projection.name for projection in active]
         conn = self._connection()
         with conn.transaction():
-            active, start, stop = self._lock(conn)
-            notifications = self._reader.select_notifications(start, size, stop, inclusive_of_start=False)
-            if not notifications:
-                if stop is None:
-                    return 0
-                # Nothing lies between the stragglers and the others: let them draw level.
-                self._move(conn, active, start, stop)
-                return 1
-            held = {row["stream_id"] for row in _ENGINE.held_streams(conn, subscriber=SUBSCRIBER)}
-            recorded: list[Recorded] = []
-            for notification in notifications:
-                if notification.originator_id in held:
-                    self._park(conn, notification, None, "held back behind a parked event of its stream", 0)
-                else:
-                    recorded.append(Recorded(notification.id, self._decode(notification)))
-            try:
-                self._apply(conn, recorded, active)
-            except FAULTS:
-                raise
-            except Exception as error:  # whatever an event may provoke in a projector
-                # In a batch of many it is one of them: the first stands for all, and each is then taken alone.
-                raise _poison(notifications[0], recorded[0] if recorded else None, error) from None
-            self._move(conn, active, start, notifications[-1].id)
-        return len(notifications)
+            self._lock(conn, held)
+            aside = set_aside(conn, names, start, reached)
+            here = [one for one in opened if one.notification.id not in aside.positions]
+            for one in here:
+                if one.notification.originator_id in aside.streams:
+                    park(conn, one.notification, names)
+            free = [one for one in here if one.notification.originator_id not in aside.streams]
+            self._folder.apply(conn, free, active)
+            self._move(conn, held, names, start, reached)
+        held.positions.update(dict.fromkeys(names, reached))
+        self._pace.took(page.notifications, time.monotonic() - began)
+        return max(1, len(page.notifications))
 
-    def _lock(self, conn: Connection[Any]) -> tuple[list[Projection], int, int | None]:
+    def _furthest_behind(self, held: Held) -> tuple[list[Projection], int, int | None]:
         """Which projections are furthest behind, where they stand, and where the next ones do (None: nowhere)."""
-        rows = list(_ENGINE.lock_checkpoints(conn, projections=self.names))
-        if len(rows) < len(self._projections):
-            _ENGINE.ensure_checkpoints(conn, projections=self.names)
-            rows = list(_ENGINE.lock_checkpoints(conn, projections=self.names))
-        start = min(row["position"] for row in rows)
-        ahead = [row["position"] for row in rows if row["position"] > start]
-        active = [self._projections[row["projection"]] for row in rows if row["position"] == start]
+        start = min(held.positions.values())
+        ahead = [position for position in held.positions.values() if position > start]
         # In the order in which they were given: a table comes before those that point at it.
-        active.sort(key=lambda projection: self.names.index(projection.name))
+        active = [p for name, p in self._projections.items() if held.positions[name] == start]
         return active, start, min(ahead) if ahead else None
 
-    def _apply(self, conn: Connection[Any], recorded: Sequence[Recorded], active: Sequence[Projection]) -> None:
-        self._row_ids.learn(recorded)
-        batch = Batch(recorded, self._row_ids)
-        for projection in active:
-            projection.project(conn, batch)
+    def _lock(self, conn: Connection[Any], held: Held) -> None:
+        """Lock the shard for this transaction. Raises `ProjectionConflict` where it is not as it was left."""
+        rows = list(_ENGINE.lock_shard(conn, projections=self.names, shard=held.shard))
+        holders = {(row["holder"], row["epoch"], row["shards"]) for row in rows}
+        if len(rows) < len(self._projections) or holders != {(self.holder, held.epoch, held.shards)}:
+            self._leases.forget(held.shard)
+            self._next_beat = 0.0
+            raise ProjectionConflict
+        positions = {row["projection"]: row["position"] for row in rows}
+        if positions != held.positions:
+            # Still ours, and elsewhere: tables were swapped in that stand there.
+            held.positions = positions
+            raise ProjectionConflict
 
-    def _move(self, conn: Connection[Any], active: Sequence[Projection], start: int, end: int) -> None:
-        names = [projection.name for projection in active]
-        if _ENGINE.move_checkpoints(conn, projections=names, from_position=start, to_position=end) != len(names):
+    def _move(self, conn: Connection[Any], held: Held, names: list[str], start: int, end: int) -> None:
+        moved = _ENGINE.move_checkpoints(
+            conn,
+            projections=names,
+            shard=held.shard,
+            epoch=held.epoch,
+            from_position=start,
+            to_position=end,
+            lease=self._leases.lease,
+        )
+        if moved != len(names):
             raise ProjectionConflict
         _ENGINE.notify(conn, channel=PROJECTED, payload=str(end))
 
-    def _decode(self, notification: Notification) -> Event:
-        try:
-            # Our mapper gives our events; the library's interface promises less.
-            return cast(Event, self._mapper.to_domain_event(notification))
-        except MapperDeserialisationError as error:
-            raise PoisonEvent(notification, None, error) from None
-
     # ------------------------------------------------------------------------------------------------ poison
 
-    def _one_by_one(self) -> int:
+    def _one_by_one(self, held: Held) -> int:
         """Take the next batch event by event, parking those that can't be projected."""
-        for taken in range(self._batch):
+        for taken in range(self._pace.size):
             try:
-                if not self._project_patiently():
+                if not self._project_patiently(held):
                     return taken
             except ProjectionConflict:
                 return taken + 1
             except PoisonEvent as poison:
-                self._park_if_next(poison)
-        return self._batch
+                try:
+                    self._pass_by(held, poison)
+                except ProjectionConflict:
+                    return taken + 1
+        return self._pace.size
 
-    def _project_patiently(self) -> int:
+    def _project_patiently(self, held: Held) -> int:
         for attempt in range(1, ATTEMPTS):
             try:
-                return self._project_batch(1)
+                return self._project_batch(held, 1)
             except PoisonEvent:  # perhaps it passes
-                time.sleep(_PAUSE_S * attempt)
-        return self._project_batch(1)
+                time.sleep(_PAUSE_S * 2 ** (attempt - 1))
+        return self._project_batch(held, 1)
 
-    def _park_if_next(self, poison: PoisonEvent) -> None:
-        """Park it and pass it by, unless another engine has seen to it since: the next event is then another one."""
+    def _pass_by(self, held: Held, poison: PoisonEvent) -> None:
+        """Park an event and go on behind it. Raises `ProjectionConflict`."""
+        active, start, _ = self._furthest_behind(held)
+        names = [projection.name for projection in active]
         conn = self._connection()
         with conn.transaction():
-            active, start, stop = self._lock(conn)
-            following = self._reader.select_notifications(start, 1, stop, inclusive_of_start=False)
-            if not following or following[0].id != poison.notification.id:
-                return
+            self._lock(conn, held)
             _log.error("parked: %s", poison)
-            self._park(conn, poison.notification, poison.tenant_id, poison.reason, ATTEMPTS)
-            self._move(conn, active, start, poison.notification.id)
-
-    @staticmethod
-    def _park(
-        conn: Connection[Any], notification: Notification, tenant_id: UUID | None, reason: str, attempts: int
-    ) -> None:
-        _ENGINE.park(
-            conn,
-            subscriber=SUBSCRIBER,
-            position=notification.id,
-            tenant_id=tenant_id,
-            stream_id=notification.originator_id,
-            event_type=notification.topic,
-            reason=reason,
-            attempts=attempts,
-        )
+            park(conn, poison, names, attempts=ATTEMPTS)
+            self._move(conn, held, names, start, poison.notification.id)
+        held.positions.update(dict.fromkeys(names, poison.notification.id))
 
     def _connection(self) -> Connection[Any]:
         if self._conn is None or self._conn.closed:
+            self._leases.held.clear()
+            self._next_beat = 0.0
             self._conn = self._connect()
+            # What a frozen process has begun would hold its locks for ever, and its successor would wait for it.
+            timeout = f"{int(FROZEN_S * 1000)}ms"
+            self._conn.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", (timeout,))
         return self._conn
 
-
-def _poison(notification: Notification, recorded: Recorded | None, cause: Exception) -> PoisonEvent:
-    return PoisonEvent(notification, recorded.event.tenant_id if recorded else None, cause)
+    def _drop_connection(self) -> None:
+        self._leases.held.clear()
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None

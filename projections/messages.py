@@ -1,100 +1,111 @@
 """Messages, in the documented table `messages_message`, and their vectors where `semantic_search()` reads them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
 from psycopg import Connection
 
+from domain.event import Event
 from domain.messages import MessageAnalyzed, MessageEmbedded, MessageReceived
 from projections.batch import Batch
+from projections.copying import Inserts
 from projections.vectors import Vectors
-from sql import queries
+from sql import LIVE, queries
 
-_MESSAGES: Final = queries("messages")
+_MESSAGE_TYPES: Final = (
+    "int8",
+    "uuid",
+    "int8",
+    "varchar",
+    "varchar",
+    "text",
+    "timestamptz",
+    "float8",
+    "varchar",
+    "int4",
+    "varchar",
+    "varchar",
+    "vector",
+)
+_VECTOR_TYPES: Final = ("int8", "uuid", "varchar", "halfvec")
+
+_Received = Sequence[tuple[int, MessageReceived]]
+_Analyzed = dict[UUID, MessageAnalyzed]
+_Embedded = dict[UUID, MessageEmbedded]
 
 
 class MessagesProjection:
-    """See `Projection`. A batch becomes at most five statements, whatever its size."""
+    """See `Projection`. A batch becomes at most three statements, whatever its size."""
 
     name = "messages"
     tables = ("messages_message", "messages_embedding")
+    events: tuple[type[Event], ...] = (MessageReceived, MessageAnalyzed, MessageEmbedded)
+
+    def __init__(self, schema: str = LIVE, *, bare: bool = False) -> None:
+        self._queries = queries("messages", schema=schema)
+        self._messages = Inserts(self._queries.put_messages, self._queries.load_messages, _MESSAGE_TYPES, bare=bare)
+        self._vectors = Inserts(
+            self._queries.put_search_vectors, self._queries.load_search_vectors, _VECTOR_TYPES, bare=bare
+        )
 
     def project(self, conn: Connection[Any], batch: Batch) -> None:
         """See `Projection.project`. A message that is analysed in the batch it came in is written once."""
-        received = dict(batch.of(MessageReceived))
+        received = batch.of(MessageReceived)
         analyzed = {event.originator_id: event for _, event in batch.of(MessageAnalyzed)}
         embedded = {event.originator_id: event for _, event in batch.of(MessageEmbedded)}
         if received:
             self._insert(conn, batch, received, analyzed, embedded)
-        born_here = {event.originator_id for event in received.values()}
-        later = (analyzed.keys() | embedded.keys()) - born_here
-        row_ids = batch.row_ids(conn, analyzed.keys() | embedded.keys())
-        _update(conn, later, row_ids, analyzed, embedded)
-        if embedded:
-            events = list(embedded.values())
-            _MESSAGES.put_search_vectors(
+        if analyzed or embedded:
+            self._learn(conn, batch, analyzed, embedded)
+
+    def _insert(
+        self, conn: Connection[Any], batch: Batch, received: _Received, analyzed: _Analyzed, embedded: _Embedded
+    ) -> None:
+        """Write the new messages with all that the batch says of them, and take that out of the two dictionaries."""
+        ids = [position for position, _ in received]
+        events = [event for _, event in received]
+        connections = batch.row_ids(conn, (event.connection_id for event in events))
+        streams = [event.originator_id for event in events]
+        analyses = [analyzed.pop(stream, None) for stream in streams]
+        vectors = [embedded.pop(stream, None) for stream in streams]
+        self._messages.insert(
+            conn,
+            {
+                "ids": ids,
+                "tenant_ids": [event.tenant_id for event in events],
+                "connection_ids": [connections[event.connection_id] for event in events],
+                "chat_ids": [event.chat_id for event in events],
+                "senders": [event.sender for event in events],
+                "texts": [event.text for event in events],
+                "created_ats": [event.sent_at for event in events],
+                **_analysis_columns(analyses),
+                "embeddings": Vectors(event.vector if event else None for event in vectors),
+            },
+        )
+        placed = [(row_id, event) for row_id, event in zip(ids, vectors, strict=True) if event is not None]
+        if placed:
+            self._vectors.insert(
                 conn,
-                message_ids=[row_ids[event.originator_id] for event in events],
-                tenant_ids=[event.tenant_id for event in events],
-                models=[event.model_name for event in events],
-                embeddings=Vectors(event.vector for event in events),
+                {
+                    "message_ids": [row_id for row_id, _ in placed],
+                    "tenant_ids": [event.tenant_id for _, event in placed],
+                    "models": [event.model_name for _, event in placed],
+                    "embeddings": Vectors(event.vector for _, event in placed),
+                },
             )
 
-    @staticmethod
-    def _insert(
-        conn: Connection[Any],
-        batch: Batch,
-        received: dict[int, MessageReceived],
-        analyzed: dict[UUID, MessageAnalyzed],
-        embedded: dict[UUID, MessageEmbedded],
-    ) -> None:
-        events = list(received.values())
-        connections = batch.row_ids(conn, (event.connection_id for event in events))
-        vectors = [embedded.get(event.originator_id) for event in events]
-        _MESSAGES.put_messages(
+    def _learn(self, conn: Connection[Any], batch: Batch, analyzed: _Analyzed, embedded: _Embedded) -> None:
+        """Write what became known of messages that were there already."""
+        streams = list(dict.fromkeys((*analyzed, *embedded)))
+        row_ids = batch.row_ids(conn, streams)
+        vectors = [embedded.get(stream) for stream in streams]
+        self._queries.learn(
             conn,
-            ids=list(received),
-            tenant_ids=[event.tenant_id for event in events],
-            connection_ids=[connections[event.connection_id] for event in events],
-            chat_ids=[event.chat_id for event in events],
-            senders=[event.sender for event in events],
-            texts=[event.text for event in events],
-            created_ats=[event.sent_at for event in events],
-            **_analysis_columns([analyzed.get(event.originator_id) for event in events]),
+            ids=[row_ids[stream] for stream in streams],
+            **_analysis_columns([analyzed.get(stream) for stream in streams]),
+            models=[event and event.model_name for event in vectors],
             embeddings=Vectors(event.vector if event else None for event in vectors),
-        )
-
-
-def _update(
-    conn: Connection[Any],
-    stream_ids: Iterable[UUID],
-    row_ids: Any,
-    analyzed: dict[UUID, MessageAnalyzed],
-    embedded: dict[UUID, MessageEmbedded],
-) -> None:
-    """Write what became known of messages that were there already: each row once, though it has learned two things."""
-    streams = set(stream_ids)
-    both = [s for s in streams if s in analyzed and s in embedded]
-    if both:
-        _MESSAGES.set_analyses_and_embeddings(
-            conn,
-            ids=[row_ids[s] for s in both],
-            **_analysis_columns([analyzed[s] for s in both]),
-            embeddings=Vectors(embedded[s].vector for s in both),
-        )
-    rest = streams.difference(both)
-    if only_analyzed := [s for s in rest if s in analyzed]:
-        _MESSAGES.set_analyses(
-            conn,
-            ids=[row_ids[s] for s in only_analyzed],
-            **_analysis_columns([analyzed[s] for s in only_analyzed]),
-        )
-    if only_embedded := [s for s in rest if s in embedded]:
-        _MESSAGES.set_embeddings(
-            conn,
-            ids=[row_ids[s] for s in only_embedded],
-            embeddings=Vectors(embedded[s].vector for s in only_embedded),
         )
 
 

@@ -1,36 +1,29 @@
 """The roll-ups behind `tenant_metrics`: kept by adding differences, so that their cost does not grow with history."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 from psycopg import Connection
 
+from domain.event import Event
 from domain.experiments import InferenceRecorded
 from domain.messages import MessageAnalyzed, MessageReceived
 from projections.batch import Batch
-from sql import queries
+from projections.copying import Inserts
+from sql import LIVE, queries
 
-_METRICS: Final = queries("metrics")
 #: `positive_pct` counts messages above this sentiment (documented).
 _POSITIVE: Final = 0.1
-
-Group = tuple[UUID, str]  # tenant and author
-
-
-class _Counted(NamedTuple):
-    """What one message counts as."""
-
-    tenant_id: UUID
-    author: str
-    sentiment: float | None = None
-    satisfaction: int | None = None
-    emotion: str | None = None
+_COUNTED_TYPES: Final = ("int8", "uuid", "varchar", "float8", "int4", "varchar")
 
 
 class _Sums(msgspec.Struct):
+    """What a batch adds to the totals of one tenant and author."""
+
     messages: int = 0
     analysed: int = 0
     # Decimal: a sum of floats would depend on the order of its parts, and so on the size of the batches. Six places
@@ -38,112 +31,120 @@ class _Sums(msgspec.Struct):
     sentiment: Decimal = Decimal("0.000000")
     satisfaction: int = 0
     positive: int = 0
+    emotions: dict[str, int] = {}
 
-    def add(self, counted: _Counted, sign: int) -> Self:
+    def add(self, sentiment: float, satisfaction: int, emotion: str, sign: int) -> None:
         """Add (sign 1) or take away (sign -1) what an analysed message contributes."""
-        if counted.sentiment is not None and counted.satisfaction is not None:
-            self.analysed += sign
-            self.sentiment += sign * Decimal(repr(counted.sentiment))
-            self.satisfaction += sign * counted.satisfaction
-            self.positive += sign * (counted.sentiment > _POSITIVE)
-        return self
+        self.analysed += sign
+        self.sentiment += sign * Decimal(repr(sentiment))
+        self.satisfaction += sign * satisfaction
+        self.positive += sign * (sentiment > _POSITIVE)
+        self.emotions[emotion] = self.emotions.get(emotion, 0) + sign
+
+
+_Groups = defaultdict[tuple[UUID, str], _Sums]  # by tenant and author
 
 
 class MetricsProjection:
-    """See `Projection`. One batch adds one difference to each row of the roll-ups that it touches."""
+    """See `Projection`. A batch becomes at most five statements: each adds one difference to a row of the roll-ups."""
 
     name = "metrics"
     tables = ("metrics_message", "metrics_rollup", "metrics_emotion", "metrics_latency")
+    events: tuple[type[Event], ...] = (MessageReceived, MessageAnalyzed, InferenceRecorded)
+
+    def __init__(self, schema: str = LIVE, *, bare: bool = False) -> None:
+        self._queries = queries("metrics", schema=schema)
+        self._counted = Inserts(self._queries.count_messages, self._queries.load_messages, _COUNTED_TYPES, bare=bare)
 
     def project(self, conn: Connection[Any], batch: Batch) -> None:
         """See `Projection.project`."""
-        sums: defaultdict[Group, _Sums] = defaultdict(_Sums)
-        emotions: defaultdict[tuple[UUID, str, str], int] = defaultdict(int)
-        received = dict(batch.of(MessageReceived))
-        if received:
-            self._count(conn, received, sums)
+        groups: _Groups = defaultdict(_Sums)
+        received = batch.of(MessageReceived)
         analyzed = {event.originator_id: event for _, event in batch.of(MessageAnalyzed)}
+        if received:
+            self._count(conn, received, analyzed, groups)
         if analyzed:
             row_ids = batch.row_ids(conn, analyzed)
-            self._recount(conn, {row_ids[stream]: event for stream, event in analyzed.items()}, sums, emotions)
-        self._write(conn, sums, emotions)
-        self._latency(conn, batch)
+            self._recount(conn, {row_ids[stream]: event for stream, event in analyzed.items()}, groups)
+        if groups:
+            self._add_to_totals(conn, groups)
+        inferences = batch.of(InferenceRecorded)
+        if inferences:
+            self._add_to_latency(conn, inferences)
 
-    @staticmethod
-    def _count(conn: Connection[Any], received: dict[int, MessageReceived], sums: defaultdict[Group, _Sums]) -> None:
-        authors = ["company" if event.from_me else "customer" for event in received.values()]
-        _METRICS.count_messages(
-            conn,
-            message_ids=list(received),
-            tenant_ids=[event.tenant_id for event in received.values()],
-            authors=authors,
-        )
-        for event, author in zip(received.values(), authors, strict=True):
-            sums[event.tenant_id, author].messages += 1
-
-    @staticmethod
-    def _recount(
+    def _count(
+        self,
         conn: Connection[Any],
-        analyzed: dict[int, MessageAnalyzed],
-        sums: defaultdict[Group, _Sums],
-        emotions: defaultdict[tuple[UUID, str, str], int],
+        received: Sequence[tuple[int, MessageReceived]],
+        analyzed: dict[UUID, MessageAnalyzed],
+        groups: _Groups,
     ) -> None:
-        for row in _METRICS.counted(conn, message_ids=list(analyzed)):
-            before = _Counted(row["tenant_id"], row["author"], row["sentiment"], row["satisfaction"], row["emotion"])
-            event = analyzed[row["message_id"]]
-            after = before._replace(sentiment=event.sentiment, satisfaction=event.satisfaction, emotion=event.emotion)
-            sums[before.tenant_id, before.author].add(before, -1).add(after, 1)
-            for counted, sign in ((before, -1), (after, 1)):
-                if counted.emotion is not None:
-                    emotions[counted.tenant_id, counted.author, counted.emotion] += sign
-        _METRICS.recount(
+        """Count the new messages, analysed where the batch has that as well; takes those out of `analyzed`."""
+        analyses = [analyzed.pop(event.originator_id, None) for _, event in received]
+        tenant_ids = [event.tenant_id for _, event in received]
+        authors = ["company" if event.from_me else "customer" for _, event in received]
+        self._counted.insert(
+            conn,
+            {
+                "message_ids": [position for position, _ in received],
+                "tenant_ids": tenant_ids,
+                "authors": authors,
+                "sentiments": [event and event.sentiment for event in analyses],
+                "satisfactions": [event and event.satisfaction for event in analyses],
+                "emotions": [event and event.emotion for event in analyses],
+            },
+        )
+        for tenant_id, author, event in zip(tenant_ids, authors, analyses, strict=True):
+            sums = groups[tenant_id, author]
+            sums.messages += 1
+            if event is not None:
+                sums.add(event.sentiment, event.satisfaction, event.emotion, 1)
+
+    def _recount(self, conn: Connection[Any], analyzed: dict[int, MessageAnalyzed], groups: _Groups) -> None:
+        """Count earlier messages anew: what they were counted as goes, what they are now comes."""
+        before = self._queries.recount(
             conn,
             message_ids=list(analyzed),
             sentiments=[event.sentiment for event in analyzed.values()],
             satisfactions=[event.satisfaction for event in analyzed.values()],
             emotions=[event.emotion for event in analyzed.values()],
         )
+        for row in before:
+            sums, event = groups[row["tenant_id"], row["author"]], analyzed[row["message_id"]]
+            if row["emotion"] is not None:
+                sums.add(row["sentiment"], row["satisfaction"], row["emotion"], -1)
+            sums.add(event.sentiment, event.satisfaction, event.emotion, 1)
 
-    @staticmethod
-    def _write(
-        conn: Connection[Any],
-        sums: defaultdict[Group, _Sums],
-        emotions: defaultdict[tuple[UUID, str, str], int],
-    ) -> None:
-        if sums:
-            _METRICS.add_to_rollup(
-                conn,
-                tenant_ids=[tenant for tenant, _ in sums],
-                authors=[author for _, author in sums],
-                messages=[s.messages for s in sums.values()],
-                analysed=[s.analysed for s in sums.values()],
-                sentiment_sums=[s.sentiment for s in sums.values()],
-                satisfaction_sums=[s.satisfaction for s in sums.values()],
-                positives=[s.positive for s in sums.values()],
-            )
-        changed = {key: count for key, count in emotions.items() if count}
+    def _add_to_totals(self, conn: Connection[Any], groups: _Groups) -> None:
+        self._queries.add_to_rollup(
+            conn,
+            tenant_ids=[tenant_id for tenant_id, _ in groups],
+            authors=[author for _, author in groups],
+            messages=[sums.messages for sums in groups.values()],
+            analysed=[sums.analysed for sums in groups.values()],
+            sentiment_sums=[sums.sentiment for sums in groups.values()],
+            satisfaction_sums=[sums.satisfaction for sums in groups.values()],
+            positives=[sums.positive for sums in groups.values()],
+        )
+        changed = [
+            (tenant_id, author, emotion, count)
+            for (tenant_id, author), sums in groups.items()
+            for emotion, count in sums.emotions.items()
+            if count
+        ]
         if changed:
-            _METRICS.add_to_emotions(
-                conn,
-                tenant_ids=[tenant for tenant, _, _ in changed],
-                authors=[author for _, author, _ in changed],
-                emotions=[emotion for _, _, emotion in changed],
-                messages=list(changed.values()),
+            tenant_ids, authors, emotions, counts = (list(column) for column in zip(*changed, strict=True))
+            self._queries.add_to_emotions(
+                conn, tenant_ids=tenant_ids, authors=authors, emotions=emotions, messages=counts
             )
-            if any(count < 0 for count in changed.values()):
-                _METRICS.drop_empty_emotions(conn, tenant_ids=list({tenant for tenant, _, _ in changed}))
 
-    @staticmethod
-    def _latency(conn: Connection[Any], batch: Batch) -> None:
-        inferences: defaultdict[UUID, int] = defaultdict(int)
-        latency: defaultdict[UUID, int] = defaultdict(int)
-        for _, event in batch.of(InferenceRecorded):
-            inferences[event.tenant_id] += 1
-            latency[event.tenant_id] += event.latency_ms
-        if inferences:
-            _METRICS.add_to_latency(
-                conn,
-                tenant_ids=list(inferences),
-                inferences=list(inferences.values()),
-                latency_ms_sums=[latency[tenant_id] for tenant_id in inferences],
-            )
+    def _add_to_latency(self, conn: Connection[Any], inferences: Sequence[tuple[int, InferenceRecorded]]) -> None:
+        latencies: defaultdict[UUID, list[int]] = defaultdict(list)
+        for _, event in inferences:
+            latencies[event.tenant_id].append(event.latency_ms)
+        self._queries.add_to_latency(
+            conn,
+            tenant_ids=list(latencies),
+            inferences=[len(of_tenant) for of_tenant in latencies.values()],
+            latency_ms_sums=[sum(of_tenant) for of_tenant in latencies.values()],
+        )

@@ -1,54 +1,181 @@
-"""Rebuild: empty every read model and fold the whole log into them again, in one transaction.
+"""Rebuild and roll back: read models made afresh beside the live ones, and swapped in while readers go on."""
 
-Readers wait for it and never see a half: it either commits whole or leaves the old rows standing.
-"""
-
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
 
 import msgspec
+import psycopg
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
-from projections.batch import Projection
-from projections.engine import PROJECTED, SUBSCRIBER, Engine
+from projections.build import REBUILD_GUARD, Build, Builder, BuildError, Missing, chosen
+from projections.swap import PATIENCE_S, swap
 from sql import queries
 
-_ENGINE: Final = queries("engine")
+_BUILDS: Final = queries("builds")
+
+
+class Watcher(Protocol):
+    """Who is told how a rebuild goes on."""
+
+    def began(self, build: Build, resumed: bool) -> None:
+        """It begins, or goes on where it was."""
+
+    def loaded(self, events: int, position: int, head: int) -> None:
+        """So many events were folded in this run; the build stands at a position, the log at another."""
+
+    def making(self, one: Missing, number: int, of: int) -> None:
+        """An index or another piece is being made."""
+
+    def waiting(self, what: str) -> None:
+        """Something is waited for."""
 
 
 class RebuildReport(msgspec.Struct, frozen=True):
-    """What a rebuild took: events read, and rows in each table afterwards."""
+    """What a rebuild did: events folded, rows in each table afterwards, the position, and what was kept.
+
+    `kept`: the schema that holds the tables that were live before, or None. `invalid`: foreign keys to tables that were
+    not rebuilt and whose rows do not fit them, as `table.name`.
+    """
 
     events: int
     rows: dict[str, int]
+    position: int
+    kept: str | None = None
+    invalid: tuple[str, ...] = ()
+
+
+class AlreadyRunning(BuildError):
+    """Another process is rebuilding."""
 
 
 def rebuild(
-    engine: Engine,
-    projections: list[Projection],
-    conn: Connection[Any],
-    on_progress: Callable[[int, int], None],
+    builder: Builder,
+    names: Sequence[str],
+    watcher: Watcher,
+    *,
+    keep: bool = False,
+    patience: float = PATIENCE_S,
+    before_swap: Callable[[], None] = lambda: None,
 ) -> RebuildReport:
-    """Drop the rows of all read models and make them again from the log; same rows, ids included (DESIGN rule 1).
+    """Make the read models of these projections again from the log, and swap them in; same rows, ids included.
 
-    `conn` acts as the projector's role. `on_progress` is called with events so far and the position. Raises
-    `PoisonEvent` and changes nothing where an event can't be projected.
+    Goes on with a build of the same projections that was interrupted, if it is of the same program. `keep`: the old
+    tables stay, for `rollback`. `before_swap` is called when all is ready. Raises `AlreadyRunning`; `PoisonEvent` at
+    the first event that can't be projected, and `BuildError` where something stands in the way: nothing that is live
+    has changed then.
     """
-    tables = [table for projection in projections for table in projection.tables]
-    with conn.transaction():
-        _ENGINE.ensure_checkpoints(conn, projections=engine.names)
-        # Running projectors wait for these locks, and go on from the position that the rebuild leaves.
-        list(_ENGINE.lock_checkpoints(conn, projections=engine.names))
-        names = SQL(", ").join(Identifier("evosense", table) for table in tables)
-        # All in one statement: tables that point at one another can only be emptied together, and without CASCADE
-        # nothing else is.
-        conn.execute(SQL("TRUNCATE {}").format(names))
-        _ENGINE.forget_parked(conn, subscriber=SUBSCRIBER)
-        events = engine.replay_into(conn, on_progress)
-        _ENGINE.notify(conn, channel=PROJECTED, payload="rebuilt")
-        rows = {table: _count(conn, table) for table in tables}
-    return RebuildReport(events, rows)
+    wanted = [projection.name for projection in chosen(names)]
+    with builder.guard(REBUILD_GUARD) as guard, builder.connect() as conn:
+        if guard is None:
+            raise AlreadyRunning("a rebuild, a rollback or a new layout of shards is running already")
+        build, resumed = _begun(builder, conn, wanted)
+        _refuse_obstacles(conn, build)
+        watcher.began(build, resumed)
+        events = _fill(builder, conn, build, watcher)
+        before_swap()
+        _BUILDS.is_alive(guard)  # raises where the guard's session was lost: somebody else may be at it
+        kept = swap(builder, conn, build, watcher.waiting, patience=patience)
+        return _settle(builder, conn, kept, events, keep=keep)
+
+
+def rollback(builder: Builder, watcher: Watcher, *, keep: bool = False, patience: float = PATIENCE_S) -> RebuildReport:
+    """Bring the tables that were kept last up to date with the log, and swap them in again.
+
+    Raises `BuildError` where none were kept, or where the schema was migrated since; otherwise as `rebuild`.
+    """
+    with builder.guard(REBUILD_GUARD) as guard, builder.connect() as conn:
+        if guard is None:
+            raise AlreadyRunning("a rebuild, a rollback or a new layout of shards is running already")
+        kept = [build for build in builder.builds(conn) if build.purpose == "kept"]
+        if not kept:
+            raise BuildError("nothing was kept: a rebuild keeps the old tables with --keep")
+        build = kept[-1]
+        if build.schema_version != _BUILDS.schema_version(conn):
+            raise BuildError(
+                f"the tables in {build.schema_name} are of schema version {build.schema_version}, and the database was "
+                "migrated since: they can't be brought back; rebuild instead"
+            )
+        _refuse_obstacles(conn, build)
+        watcher.began(build, True)
+        builder.level(conn, build)
+        head = builder.head()
+        events = builder.load(
+            conn, build, head, lambda events, position: watcher.loaded(events, position, head), bare=False
+        )
+        replaced = swap(builder, conn, build, watcher.waiting, patience=patience)
+        return _settle(builder, conn, replaced, events, keep=keep)
+
+
+def forget_kept(builder: Builder, conn: Connection[Any]) -> list[str]:
+    """Drop all kept tables; returns their schemas."""
+    kept = [build for build in builder.builds(conn) if build.purpose == "kept"]
+    for build in kept:
+        builder.drop(conn, build)
+    return [build.schema_name for build in kept]
+
+
+def interrupted(builder: Builder, conn: Connection[Any]) -> list[Build]:
+    """Rebuilds that were begun and not finished; there is no process at them while the guard is free."""
+    return [build for build in builder.builds(conn) if build.purpose == "rebuild"]
+
+
+def _begun(builder: Builder, conn: Connection[Any], names: list[str]) -> tuple[Build, bool]:
+    """The build to go on with and whether it was begun before. Others that were left behind are dropped."""
+    found: Build | None = None
+    for build in interrupted(builder, conn):
+        if found is None and build.projections == names and builder.fits(conn, build):
+            found = build
+        else:
+            builder.drop(conn, build)
+    if found is not None:
+        return found, True
+    return builder.begin(conn, "rebuild", names), False
+
+
+def _refuse_obstacles(conn: Connection[Any], build: Build) -> None:
+    found = list(_BUILDS.build_obstacles(conn, tables=build.tables))
+    if found:
+        listed = "; ".join(f"{row['kind']} {row['name']} of {row['owner']} (on {row['on_table']})" for row in found)
+        raise BuildError(
+            f"these depend on the live tables and would go on reading the old ones: {listed}. "
+            "Drop them, and make them again after the rebuild"
+        )
+
+
+def _fill(builder: Builder, conn: Connection[Any], build: Build, watcher: Watcher) -> int:
+    events = 0
+    if build.state == "loading":
+        # Until the log has nothing left but what was appended during the last round.
+        while (head := builder.head()) > build.position:
+
+            def loaded(so_far: int, position: int, head: int = head, before: int = events) -> None:
+                watcher.loaded(before + so_far, position, head)
+
+            events += builder.load(conn, build, head, loaded)
+    builder.finish(conn, build, watcher.making)
+    return events
+
+
+def _settle(builder: Builder, conn: Connection[Any], old: Build, events: int, *, keep: bool) -> RebuildReport:
+    """After the swap: validate what was left for later, and drop what is no longer wanted."""
+    invalid = tuple(_validate(conn, old.tables))
+    for build in builder.builds(conn):
+        superseded = build.purpose == "kept" and set(build.projections) & set(old.projections)
+        if superseded and (build.id != old.id or not keep):
+            builder.drop(conn, build)
+    rows = {table: _count(conn, table) for table in old.tables}
+    return RebuildReport(events, rows, builder.head(), old.schema_name if keep else None, invalid)
+
+
+def _validate(conn: Connection[Any], tables: list[str]) -> list[str]:
+    failed = []
+    for row in list(_BUILDS.build_unvalidated(conn, tables=tables)):
+        try:
+            _BUILDS.build_validate(conn, table_name=row["table_name"], name=row["name"])
+        except psycopg.errors.ForeignKeyViolation:
+            failed.append(f"{row['table_name']}.{row['name']}")
+    return failed
 
 
 def _count(conn: Connection[Any], table: str) -> int:

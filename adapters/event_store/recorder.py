@@ -12,12 +12,13 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from eventsourcing.persistence import IntegrityError, InterfaceError, OperationalError, StoredEvent
+from eventsourcing.persistence import IntegrityError, InterfaceError, Notification, OperationalError, StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder
 from psycopg import Connection
 from psycopg.errors import UniqueViolation
+from psycopg.rows import tuple_row
 
-from adapters.event_store.datastore import RoleDatastore
+from adapters.event_store.datastore import RoleDatastore, once_more
 from adapters.event_store.wire import TenantStoredEvent
 from sql import queries
 
@@ -51,8 +52,56 @@ class LogRecorder(PostgresApplicationRecorder):
 
     # The library tries these ten times over, each time waiting for a connection: whoever asks has hung up by then.
     select_events = unwrap(PostgresApplicationRecorder.select_events)
-    select_notifications = unwrap(PostgresApplicationRecorder.select_notifications)
     max_notification_id = unwrap(PostgresApplicationRecorder.max_notification_id)
+
+    @once_more
+    def select_notifications(
+        self,
+        start: int | None,
+        limit: int,
+        stop: int | None = None,
+        topics: Sequence[str] = (),
+        *,
+        inclusive_of_start: bool = True,
+    ) -> Sequence[Notification]:
+        """Events from `start` on; see the library's interface. Raises `OperationalError`, `InterfaceError`."""
+        after = 0 if start is None else start - inclusive_of_start
+        return self.page(after, limit, stop, topics=topics)[0]
+
+    @once_more
+    def page(
+        self,
+        after: int,
+        limit: int,
+        stop: int | None = None,
+        *,
+        shard: int = 0,
+        shards: int = 1,
+        tenant_id: UUID | None = None,
+        topics: Sequence[str] = (),
+    ) -> tuple[Sequence[Notification], int]:
+        """At most `limit` events behind `after` and up to `stop`, and the position up to which that is all there is.
+
+        Of one tenant shard of several, of one tenant, of some topics: of such a part nothing stands between its last
+        event and the position that is returned. Raises `OperationalError`, `InterfaceError`.
+        """
+        whole = shards == 1 and tenant_id is None and not topics
+        bounds = {"after": after, "stop": stop, "page": limit}
+        part = {"shard": shard, "shards": shards, "tenant_id": tenant_id, "topics": list(topics)}
+        with self.datastore.get_connection() as conn:
+            # The end of the log first: what is appended afterwards is not passed over.
+            head = 0 if whole else int(_LOG.head(conn)["position"])
+            # In binary: as text, every byte of an event is two, and has to be decoded.
+            with conn.cursor(row_factory=tuple_row, binary=True) as cursor:
+                cursor.execute(
+                    (_LOG.page if whole else _LOG.page_of_part).sql, bounds if whole else bounds | part, prepare=True
+                )
+                found = [Notification(*row) for row in cursor]
+        if whole:
+            return found, found[-1].id if found else after
+        if len(found) == limit:
+            return found, found[-1].id
+        return found, max(after, head if stop is None else min(stop, head))
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **_: Any) -> Sequence[int]:
         """Append all or none, as the library's interface has it. Raises `IntegrityError` on a conflict."""

@@ -134,6 +134,18 @@ class StructMapper(Mapper[UUID]):
         return fields
 
 
+def open_fields(stored_event: StoredEvent) -> dict[str, Any]:
+    """The fields that need no key, by name, as they were recorded: not upcast, and not proven by the seal.
+
+    Raises `UndecodableEvent`.
+    """
+    try:
+        readable, _ = msgspec.msgpack.decode(stored_event.state)
+        return msgspec.msgpack.decode(readable, type=dict[str, Any])
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
+        raise UndecodableEvent(f"{_where(stored_event)}: {type(error).__name__}") from None
+
+
 @dataclass(frozen=True)
 class TenantStoredEvent(StoredEvent):
     """A stored event that also says whose it is: the log has a column for it."""

@@ -14,9 +14,24 @@ from adapters.embedded import EmbeddedError
 from adapters.migrations import MigrationError
 from adapters.settings import SettingsError
 from adapters.vault import VaultError
-from api.cli import demo, down, import_, keys, migrate, rebuild, roles, status, up
+from api.cli import (
+    audit,
+    demo,
+    down,
+    history,
+    import_,
+    keys,
+    migrate,
+    parked,
+    rebuild,
+    replay,
+    roles,
+    shards,
+    status,
+    up,
+)
 from api.cli.screen import CommandError, console, errors
-from projections.engine import PoisonEvent
+from projections.faults import PoisonEvent
 
 app = typer.Typer(
     name="evosense",
@@ -37,6 +52,12 @@ app.command(rich_help_panel=_OPERATE)(status.status)
 app.command(rich_help_panel=_OPERATE)(migrate.migrate)
 app.command(rich_help_panel=_OPERATE)(migrate.admin)
 app.command(rich_help_panel=_OPERATE)(rebuild.rebuild)
+app.command(rich_help_panel=_OPERATE)(rebuild.rollback)
+app.command(rich_help_panel=_OPERATE)(audit.audit)
+app.command(rich_help_panel=_OPERATE)(replay.replay)
+app.command(rich_help_panel=_OPERATE)(history.history)
+app.command(rich_help_panel=_OPERATE)(shards.shards)
+app.add_typer(parked.app, name="parked", rich_help_panel=_OPERATE)
 app.command("import", rich_help_panel=_OPERATE)(import_.import_)
 app.add_typer(keys.app, name="keys", rich_help_panel=_OPERATE)
 app.command(rich_help_panel=_ROLES)(roles.api)

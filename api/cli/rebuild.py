@@ -1,44 +1,86 @@
-"""`evosense rebuild`: make the read models again from the log."""
+"""`evosense rebuild` and `evosense rollback`: the read models made afresh beside the live ones, and swapped in."""
 
 import time
+from typing import Annotated
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+import typer
 from rich.table import Table
 
-from adapters.migrations import require_current_schema
-from api.cli.installation import configured
-from api.cli.screen import console
-from api.wiring import read_side, write_side
+from api.cli.projecting import Disk, Watched, bar, projecting
+from api.cli.screen import CommandError, console
+from projections.build import BuildError, chosen
 from projections.catalog import all_projections
-from projections.rebuild import rebuild as rebuild_all
+from projections.rebuild import RebuildReport, forget_kept
+from projections.rebuild import rebuild as rebuild_these
+from projections.rebuild import rollback as roll_back
+
+Contexts = Annotated[
+    list[str] | None,
+    typer.Argument(help="Which ones: tenancy, authn, connections, messages, … All of them where none is named."),
+]
 
 
-def rebuild() -> None:
-    """Drop every row of the read models and make them again from the log: the same rows, ids included.
+def rebuild(
+    contexts: Contexts = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the old tables, for `evosense rollback`.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Begin though the disk may be too small.")] = False,
+) -> None:
+    """Make the read models again from the log, beside the live ones, and swap them in: the same rows, ids included.
 
-    It commits whole or leaves everything as it was; queries wait for it meanwhile. No event is published, and no
-    model is asked. It stops at the first event that can't be projected, and says where.
+    Everything goes on meanwhile; queries wait for milliseconds when the tables are swapped. No event is published and
+    no model is asked. Stopped or killed, it goes on where it was when it is run again. It stops at the first event that
+    can't be projected and says which; nothing that is live has changed then.
     """
-    with configured(start=True) as settings:
-        require_current_schema(settings.runtime_dsn)
-        write = write_side(settings)
-        head = write.log.head()
-        write.close()
-        side = read_side(settings)
-        started = time.monotonic()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        try:
-            with Progress(*columns, console=console) as progress, side.connect() as conn:
-                bar = progress.add_task("events", total=head)
-                report = rebuild_all(
-                    side.engine, all_projections(), conn, lambda _, position: progress.update(bar, completed=position)
-                )
-                progress.update(bar, completed=head)
-        finally:
-            side.close()
-    seconds = time.monotonic() - started
-    table = Table("table", "rows", title=f"{report.events:,} events in {seconds:.1f} s")
+    names = contexts or [projection.name for projection in all_projections()]
+    try:
+        chosen(names)
+        with projecting() as (settings, side):
+            disk = Disk(settings)
+            with side.builder.connect() as conn:
+                disk.require(conn, names, anyway=anyway)
+            started = time.monotonic()
+            with bar() as progress:
+                report = rebuild_these(side.builder, names, Watched(progress, disk), keep=keep)
+    except BuildError as error:
+        raise CommandError(str(error)) from None
+    _show(report, time.monotonic() - started)
+
+
+def rollback(
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the tables that are live now, to return to them.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Drop what was kept instead; nothing is swapped.")] = False,
+) -> None:
+    """Bring back the tables that the last `evosense rebuild --keep` replaced, up to date with the log.
+
+    The projectors of this program bring them up to date. To undo a change of a projector, install the program from
+    before the change, and then roll back.
+    """
+    try:
+        with projecting() as (settings, side):
+            if forget:
+                with side.builder.connect() as conn:
+                    dropped = forget_kept(side.builder, conn)
+                console.print(f"dropped {', '.join(dropped)}" if dropped else "nothing was kept")
+                return
+            started = time.monotonic()
+            with bar() as progress:
+                report = roll_back(side.builder, Watched(progress, Disk(settings)), keep=keep)
+    except BuildError as error:
+        raise CommandError(str(error)) from None
+    _show(report, time.monotonic() - started)
+
+
+def _show(report: RebuildReport, seconds: float) -> None:
+    title = f"{report.events:,} events in {seconds:.1f} s; live up to position {report.position:,}"
+    table = Table("table", "rows", title=title)
     table.columns[1].justify = "right"
     for name, rows in report.rows.items():
         table.add_row(name, f"{rows:,}")
     console.print(table)
+    if report.kept:
+        console.print(
+            f"the old tables are in schema {report.kept}: `evosense rollback` brings them back, "
+            "`evosense rollback --forget` drops them"
+        )
+    for key in report.invalid:
+        console.print(f"[yellow]rows of other tables don't fit: foreign key {key} is not valid. Rebuild those, too[/]")

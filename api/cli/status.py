@@ -10,12 +10,16 @@ from adapters.migrations import schema_state
 from adapters.postgres import connect
 from adapters.settings import Settings
 from api.cli.installation import Installation, configured
+from api.cli.parked import parked_table
 from api.cli.screen import console
 from api.relay import jetstream_state
 from projections.catalog import all_projections
 from sql import queries
 
 _ENGINE: Final = queries("engine")
+_BUILDS: Final = queries("builds")
+#: Parked events to show.
+_MOST: Final = 50
 _LOG: Final = queries("log")
 
 
@@ -36,37 +40,55 @@ def status() -> None:
             return
         with connect(settings.runtime_dsn, "evosense_writer") as conn:
             head = _LOG.head(conn)["position"]
-            checkpoints = {row["projection"]: row for row in _ENGINE.checkpoints(conn)}
+            checkpoints: dict[str, list[dict[str, Any]]] = {}
+            for row in _ENGINE.checkpoints(conn):
+                checkpoints.setdefault(row["projection"], []).append(row)
             parked = list(_ENGINE.parked(conn))
-    table = Table("reader", "position", "lag", "moved", title=f"the log stands at position {head:,}")
+            builds = list(_BUILDS.builds(conn))
+    table = Table("reader", "position", "lag", "moved", "held by", title=f"the log stands at position {head:,}")
     for column in table.columns[1:3]:
         column.justify = "right"
     for projection in all_projections():
-        row = checkpoints.get(projection.name)
-        position = row["position"] if row else 0
-        moved = f"{row['updated_at']:%Y-%m-%d %H:%M:%S %Z}" if row else "never"
-        table.add_row(projection.name, f"{position:,}", _lag(head - position), moved)
+        rows = checkpoints.get(projection.name, [])
+        position = min((row["position"] for row in rows), default=0)
+        moved = max((row["updated_at"] for row in rows), default=None)
+        table.add_row(
+            projection.name,
+            f"{position:,}",
+            _lag(head - position),
+            f"{moved:%Y-%m-%d %H:%M:%S %Z}" if moved else "never",
+            _holders(rows),
+        )
     relayed = jetstream.get("relayed") if isinstance(jetstream, dict) else None
     if relayed is not None:
-        table.add_row("relay", f"{relayed:,}", _lag(head - relayed), "")
+        table.add_row("relay", f"{relayed:,}", _lag(head - relayed), "", "")
     console.print(table)
-    console.print(_parked(parked) if parked else "nothing is parked")
+    for build in builds:
+        console.print(_told_of(build, head), soft_wrap=True)
+    console.print(parked_table(parked, _MOST) if parked else "nothing is parked")
 
 
-def _parked(rows: list[dict[str, Any]]) -> Table:
-    table = Table(
-        "subscriber", "position", "event", "tenant", "tries", "reason", title=f"{len(rows):,} events are parked"
+def _holders(rows: list[dict[str, Any]]) -> str:
+    """Which processes hold the leases; of many shards, how many are held."""
+    holders = sorted({row["holder"].rpartition(":")[0] for row in rows if row["held"]})
+    if not holders:
+        return "[yellow]nobody[/]"
+    held = sum(bool(row["held"]) for row in rows)
+    shards = f" ({held} of {len(rows)} shards)" if len(rows) > 1 else ""
+    return ", ".join(holders) + shards
+
+
+def _told_of(build: dict[str, Any], head: int) -> str:
+    """A build in one line."""
+    match build["purpose"]:
+        case "kept":
+            return f"schema {build['schema_name']} keeps what a rebuild replaced: `evosense rollback` brings it back"
+        case "replay":
+            return f"schema {build['schema_name']} shows the read models as they were at position {build['until']:,}"
+    return (
+        f"a {build['purpose']} in schema {build['schema_name']} is {build['state']}, at position "
+        f"{build['position']:,} of {head:,}"
     )
-    for row in rows[:50]:
-        table.add_row(
-            row["subscriber"],
-            f"{row['position']:,}",
-            row["event_type"],
-            str(row["tenant_id"] or ""),
-            str(row["attempts"]),
-            row["reason"],
-        )
-    return table
 
 
 def _lag(events: int) -> str:

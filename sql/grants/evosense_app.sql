@@ -1,5 +1,5 @@
 REVOKE ALL ON ALL TABLES IN SCHEMA evosense, evosense_log, evosense_ops FROM evosense_app;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA evosense, evosense_log FROM evosense_app;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA evosense, evosense_log, evosense_ops FROM evosense_app;
 
 GRANT USAGE ON SCHEMA evosense TO evosense_app;
 GRANT SELECT ON

@@ -1,5 +1,5 @@
 REVOKE ALL ON ALL TABLES IN SCHEMA evosense, evosense_log, evosense_ops FROM evosense_projector;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA evosense, evosense_log FROM evosense_projector;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA evosense, evosense_log, evosense_ops FROM evosense_projector;
 
 GRANT USAGE ON SCHEMA evosense, evosense_log, evosense_ops TO evosense_projector;
 GRANT SELECT ON evosense_log.stored_events, evosense_log.tenant_keys TO evosense_projector;
@@ -22,5 +22,24 @@ GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON
 TO evosense_projector;
 GRANT SELECT, INSERT, UPDATE, DELETE ON
     evosense_ops.projection_checkpoints,
-    evosense_ops.parked_events
+    evosense_ops.projectors,
+    evosense_ops.parked_events,
+    evosense_ops.builds
+TO evosense_projector;
+GRANT SELECT, INSERT, DELETE ON evosense_ops.skipped_events TO evosense_projector;
+-- The owner's functions that build and swap read models. The steps within them (build_table and others) are nobody's.
+GRANT EXECUTE ON FUNCTION
+    evosense_ops.build_begin(text, boolean),
+    evosense_ops.build_missing(text),
+    evosense_ops.build_make(text, text, text, text),
+    evosense_ops.build_swap(text, text),
+    evosense_ops.build_unvalidated(text[]),
+    evosense_ops.build_validate(text, text),
+    evosense_ops.build_obstacles(text[]),
+    evosense_ops.build_drop(text),
+    evosense_ops.build_publish(text),
+    evosense_ops.shard_of(uuid, integer),
+    evosense_ops.audit_tenant_column(regclass),
+    evosense_ops.audit_digests(text, text, uuid),
+    evosense_ops.audit_differences(text, text, uuid, integer)
 TO evosense_projector;

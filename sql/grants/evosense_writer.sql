@@ -1,6 +1,6 @@
 REVOKE ALL ON ALL TABLES IN SCHEMA evosense, evosense_log, evosense_ops FROM evosense_writer;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA evosense_log FROM evosense_writer;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA evosense, evosense_log FROM evosense_writer;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA evosense, evosense_log, evosense_ops FROM evosense_writer;
 
 GRANT USAGE ON SCHEMA evosense_log, evosense_ops TO evosense_writer;
 -- Append-only by privilege: no UPDATE, no DELETE, no TRUNCATE.
@@ -14,4 +14,10 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON
     evosense_ops.parked_events
 TO evosense_writer;
 GRANT SELECT, INSERT, UPDATE ON evosense_ops.import_progress TO evosense_writer;
-GRANT SELECT ON evosense_ops.projection_checkpoints TO evosense_writer;
+GRANT SELECT ON
+    evosense_ops.projection_checkpoints,
+    evosense_ops.projectors,
+    evosense_ops.builds,
+    evosense_ops.skipped_events
+TO evosense_writer;
+GRANT EXECUTE ON FUNCTION evosense_ops.shard_of(uuid, integer) TO evosense_writer;

@@ -1,18 +1,27 @@
--- name: put_connection(id, tenant_id, name, evo_ws_url, evo_token, at)!
+-- name: put_connections(ids, tenant_ids, names, evo_ws_urls, evo_tokens, actives, created_ats, updated_ats)!
 INSERT INTO evosense.connections_evolutionconnection (
     id, tenant_id, name, evo_ws_url, evo_token, is_active, created_at, updated_at
 )
-VALUES (:id, :tenant_id, :name, :evo_ws_url, :evo_token, true, :at, :at);
+SELECT id, tenant_id, name, evo_ws_url, evo_token, is_active, created_at, updated_at
+FROM unnest(
+    :ids::bigint[], :tenant_ids::uuid[], :names::text[], :evo_ws_urls::text[], :evo_tokens::text[], :actives::bool[],
+    :created_ats::timestamptz[], :updated_ats::timestamptz[]
+) AS t(id, tenant_id, name, evo_ws_url, evo_token, is_active, created_at, updated_at);
 
--- name: put_company_sender(connection_id, tenant_id, sender)!
+-- name: put_company_senders(connection_ids, tenant_ids, senders)!
 INSERT INTO evosense.connections_companysender (connection_id, tenant_id, sender)
-VALUES (:connection_id, :tenant_id, :sender);
+SELECT connection_id, tenant_id, sender
+FROM unnest(:connection_ids::bigint[], :tenant_ids::uuid[], :senders::text[]) AS t(connection_id, tenant_id, sender);
 
--- name: set_token(id, evo_token, at)!
-UPDATE evosense.connections_evolutionconnection SET evo_token = :evo_token, updated_at = :at WHERE id = :id;
-
--- name: set_active(id, is_active, at)!
-UPDATE evosense.connections_evolutionconnection SET is_active = :is_active, updated_at = :at WHERE id = :id;
+-- name: change_connections(ids, evo_tokens, actives, updated_ats)!
+-- Null where nothing changed: neither token nor state is ever set to null.
+UPDATE evosense.connections_evolutionconnection AS e
+SET evo_token = coalesce(c.evo_token, e.evo_token),
+    is_active = coalesce(c.is_active, e.is_active),
+    updated_at = c.updated_at
+FROM unnest(:ids::bigint[], :evo_tokens::text[], :actives::bool[], :updated_ats::timestamptz[])
+    AS c(id, evo_token, is_active, updated_at)
+WHERE e.id = c.id;
 
 -- name: connections(after, page)
 SELECT id, tenant_id, name, evo_ws_url, is_active, created_at, updated_at

@@ -13,3 +13,9 @@ FROM unnest(
     id, tenant_id, message_id, model_name, prompt_version, template_hash, latency_ms, sentiment, emotion, satisfaction,
     is_shadow, run_id, created_at
 );
+
+-- name: load_inferences#
+COPY evosense.experiments_inference (
+    id, tenant_id, message_id, model_name, prompt_version, template_hash, latency_ms, sentiment, emotion, satisfaction,
+    is_shadow, run_id, created_at
+) FROM STDIN (FORMAT binary);

@@ -60,6 +60,29 @@ SELECT number, first, last, CASE WHEN number > 0 THEN pg_notify(:channel, last::
 -- name: notify(channel, payload)!
 SELECT pg_notify(:channel, :payload);
 
+-- name: page(after, stop, page)
+-- The next events, in the columns and order of the library's `Notification`.
+SELECT originator_id, originator_version, topic, state, notification_id
+FROM evosense_log.stored_events
+WHERE notification_id > :after AND (:stop::bigint IS NULL OR notification_id <= :stop::bigint)
+ORDER BY notification_id
+LIMIT :page;
+
+-- name: page_of_part(after, stop, page, shard, shards, tenant_id, topics)
+-- The next events of one tenant shard, of one tenant or of some topics.
+SELECT originator_id, originator_version, topic, state, notification_id
+FROM evosense_log.stored_events
+WHERE notification_id > :after AND (:stop::bigint IS NULL OR notification_id <= :stop::bigint)
+    AND (:shards = 1 OR evosense_ops.shard_of(tenant_id, :shards) = :shard)
+    AND (:tenant_id::uuid IS NULL OR tenant_id = :tenant_id::uuid)
+    AND (cardinality(:topics::text[]) = 0 OR topic = ANY(:topics::text[]))
+ORDER BY notification_id
+LIMIT :page;
+
+-- name: position_at(moment)$
+-- The last position recorded at or before a moment. Moments ascend with positions, as both are given under one lock.
+SELECT max(notification_id) FROM evosense_log.stored_events WHERE recorded_at <= :moment;
+
 -- name: event_at(stream_id, version)^
 -- One event by its place in its stream.
 SELECT notification_id, topic, state

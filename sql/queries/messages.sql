@@ -14,35 +14,44 @@ FROM unnest(
     embedding
 );
 
--- name: set_analyses(ids, sentiments, emotions, satisfactions, tones, summaries)!
-UPDATE evosense.messages_message AS m
-SET sentiment = a.sentiment, emotion = a.emotion, satisfaction = a.satisfaction, tone = a.tone, summary = a.summary
-FROM unnest(
-    :ids::bigint[], :sentiments::float8[], :emotions::text[], :satisfactions::int[], :tones::text[],
-    :summaries::text[]
-) AS a(id, sentiment, emotion, satisfaction, tone, summary)
-WHERE m.id = a.id;
-
--- name: set_embeddings(ids, embeddings)!
-UPDATE evosense.messages_message AS m SET embedding = e.embedding
-FROM unnest(:ids::bigint[], :embeddings::vector[]) AS e(id, embedding)
-WHERE m.id = e.id;
-
--- name: set_analyses_and_embeddings(ids, sentiments, emotions, satisfactions, tones, summaries, embeddings)!
-UPDATE evosense.messages_message AS m
-SET sentiment = a.sentiment, emotion = a.emotion, satisfaction = a.satisfaction, tone = a.tone, summary = a.summary,
-    embedding = a.embedding
-FROM unnest(
-    :ids::bigint[], :sentiments::float8[], :emotions::text[], :satisfactions::int[], :tones::text[],
-    :summaries::text[], :embeddings::vector[]
-) AS a(id, sentiment, emotion, satisfaction, tone, summary, embedding)
-WHERE m.id = a.id;
+-- name: load_messages#
+COPY evosense.messages_message (
+    id, tenant_id, connection_id, chat_id, sender, text, created_at, sentiment, emotion, satisfaction, tone, summary,
+    embedding
+) FROM STDIN (FORMAT binary);
 
 -- name: put_search_vectors(message_ids, tenant_ids, models, embeddings)!
 INSERT INTO evosense.messages_embedding (message_id, tenant_id, model, embedding)
 SELECT message_id, tenant_id, model, embedding::halfvec(768)
 FROM unnest(:message_ids::bigint[], :tenant_ids::uuid[], :models::text[], :embeddings::vector[])
-    AS t(message_id, tenant_id, model, embedding)
+    AS t(message_id, tenant_id, model, embedding);
+
+-- name: load_search_vectors#
+COPY evosense.messages_embedding (message_id, tenant_id, model, embedding) FROM STDIN (FORMAT binary);
+
+-- name: learn(ids, sentiments, emotions, satisfactions, tones, summaries, models, embeddings)!
+-- Null where the batch says nothing of it: an analysis and a vector themselves are never null. The vector goes on to
+-- the search by way of the row that was updated: a message that retention has deleted leaves none behind.
+WITH learned AS (
+    UPDATE evosense.messages_message AS m
+    SET sentiment = coalesce(l.sentiment, m.sentiment),
+        emotion = coalesce(l.emotion, m.emotion),
+        satisfaction = coalesce(l.satisfaction, m.satisfaction),
+        tone = coalesce(l.tone, m.tone),
+        summary = coalesce(l.summary, m.summary),
+        -- With its length said: without, the vector of the row would be unpacked to check it, and stored anew.
+        embedding = coalesce(l.embedding::vector(768), m.embedding)
+    FROM unnest(
+        :ids::bigint[], :sentiments::float8[], :emotions::text[], :satisfactions::int[], :tones::text[],
+        :summaries::text[], :models::text[], :embeddings::vector[]
+    ) AS l(id, sentiment, emotion, satisfaction, tone, summary, model, embedding)
+    WHERE m.id = l.id
+    RETURNING m.id, m.tenant_id, l.model, l.embedding
+)
+INSERT INTO evosense.messages_embedding (message_id, tenant_id, model, embedding)
+SELECT id, tenant_id, model, embedding::halfvec(768)
+FROM learned
+WHERE embedding IS NOT NULL
 ON CONFLICT (tenant_id, message_id) DO UPDATE SET model = excluded.model, embedding = excluded.embedding;
 
 -- name: messages_page(chat_id, since, until, sentiment_min, sentiment_max, emotion, before_at, before_id, page)

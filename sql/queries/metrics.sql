@@ -1,20 +1,25 @@
--- name: count_messages(message_ids, tenant_ids, authors)!
-INSERT INTO evosense.metrics_message (message_id, tenant_id, author)
-SELECT message_id, tenant_id, author
-FROM unnest(:message_ids::bigint[], :tenant_ids::uuid[], :authors::text[]) AS t(message_id, tenant_id, author);
-
--- name: counted(message_ids)
--- What these messages count as at present.
+-- name: count_messages(message_ids, tenant_ids, authors, sentiments, satisfactions, emotions)!
+INSERT INTO evosense.metrics_message (message_id, tenant_id, author, sentiment, satisfaction, emotion)
 SELECT message_id, tenant_id, author, sentiment, satisfaction, emotion
-FROM evosense.metrics_message
-WHERE message_id = ANY(:message_ids::bigint[]);
+FROM unnest(
+    :message_ids::bigint[], :tenant_ids::uuid[], :authors::text[], :sentiments::float8[], :satisfactions::int[],
+    :emotions::text[]
+) AS t(message_id, tenant_id, author, sentiment, satisfaction, emotion);
 
--- name: recount(message_ids, sentiments, satisfactions, emotions)!
+-- name: load_messages#
+COPY evosense.metrics_message (message_id, tenant_id, author, sentiment, satisfaction, emotion)
+FROM STDIN (FORMAT binary);
+
+-- name: recount(message_ids, sentiments, satisfactions, emotions)
+-- Answers with what the messages counted as until now. A message that is not counted, as retention has deleted it,
+-- stays so.
 UPDATE evosense.metrics_message AS c
 SET sentiment = n.sentiment, satisfaction = n.satisfaction, emotion = n.emotion
 FROM unnest(:message_ids::bigint[], :sentiments::float8[], :satisfactions::int[], :emotions::text[])
     AS n(message_id, sentiment, satisfaction, emotion)
-WHERE c.message_id = n.message_id;
+JOIN evosense.metrics_message AS before ON before.message_id = n.message_id
+WHERE c.message_id = n.message_id
+RETURNING before.message_id, before.tenant_id, before.author, before.sentiment, before.satisfaction, before.emotion;
 
 -- name: add_to_rollup(tenant_ids, authors, messages, analysed, sentiment_sums, satisfaction_sums, positives)!
 INSERT INTO evosense.metrics_rollup AS r (
@@ -33,15 +38,24 @@ SET messages = r.messages + excluded.messages,
     positive = r.positive + excluded.positive;
 
 -- name: add_to_emotions(tenant_ids, authors, emotions, messages)!
+-- A count that falls to nothing leaves no row, as if it had never been: batches of any size end alike.
+WITH added AS (
+    SELECT tenant_id, author, emotion, messages
+    FROM unnest(:tenant_ids::uuid[], :authors::text[], :emotions::text[], :messages::bigint[])
+        AS t(tenant_id, author, emotion, messages)
+), gone AS (
+    DELETE FROM evosense.metrics_emotion AS r
+    USING added AS a
+    WHERE r.tenant_id = a.tenant_id AND r.author = a.author AND r.emotion = a.emotion AND r.messages + a.messages = 0
+    RETURNING r.tenant_id, r.author, r.emotion
+)
 INSERT INTO evosense.metrics_emotion AS r (tenant_id, author, emotion, messages)
 SELECT tenant_id, author, emotion, messages
-FROM unnest(:tenant_ids::uuid[], :authors::text[], :emotions::text[], :messages::bigint[])
-    AS t(tenant_id, author, emotion, messages)
+FROM added AS a
+WHERE NOT EXISTS (
+    SELECT FROM gone AS g WHERE g.tenant_id = a.tenant_id AND g.author = a.author AND g.emotion = a.emotion
+)
 ON CONFLICT (tenant_id, author, emotion) DO UPDATE SET messages = r.messages + excluded.messages;
-
--- name: drop_empty_emotions(tenant_ids)!
--- A count that fell to nothing leaves no row, as if it had never been: batches of any size end alike.
-DELETE FROM evosense.metrics_emotion WHERE tenant_id = ANY(:tenant_ids::uuid[]) AND messages = 0;
 
 -- name: add_to_latency(tenant_ids, inferences, latency_ms_sums)!
 INSERT INTO evosense.metrics_latency AS r (tenant_id, inferences, latency_ms_sum)

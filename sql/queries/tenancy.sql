@@ -1,21 +1,24 @@
--- name: put_tenants(ids, names, plans, next_billing_dates, statuses, created_ats)!
+-- name: put_tenants(ids, names, plans, next_billing_dates, statuses, created_ats, updated_ats)!
 INSERT INTO evosense.tenancy_tenant (id, name, plan, next_billing_date, status, created_at, updated_at)
-SELECT id, name, plan, next_billing_date, status, created_at, created_at
+SELECT id, name, plan, next_billing_date, status, created_at, updated_at
 FROM unnest(
     :ids::uuid[], :names::text[], :plans::text[], :next_billing_dates::date[], :statuses::text[],
-    :created_ats::timestamptz[]
-) AS t(id, name, plan, next_billing_date, status, created_at);
+    :created_ats::timestamptz[], :updated_ats::timestamptz[]
+) AS t(id, name, plan, next_billing_date, status, created_at, updated_at);
 
--- name: rename_tenant(id, name, at)!
-UPDATE evosense.tenancy_tenant SET name = :name, updated_at = :at WHERE id = :id;
-
--- name: set_subscription(id, plan, status, next_billing_date, at)!
-UPDATE evosense.tenancy_tenant
-SET plan = :plan, status = :status, next_billing_date = :next_billing_date, updated_at = :at
-WHERE id = :id;
-
--- name: set_status(id, status, at)!
-UPDATE evosense.tenancy_tenant SET status = :status, updated_at = :at WHERE id = :id;
+-- name: change_tenants(ids, names, plans, next_billing_dates, statuses, updated_ats)!
+-- Null where nothing changed. The next billing date comes with the plan, and then null says that there is none.
+UPDATE evosense.tenancy_tenant AS t
+SET name = coalesce(c.name, t.name),
+    plan = coalesce(c.plan, t.plan),
+    next_billing_date = CASE WHEN c.plan IS NULL THEN t.next_billing_date ELSE c.next_billing_date END,
+    status = coalesce(c.status, t.status),
+    updated_at = c.updated_at
+FROM unnest(
+    :ids::uuid[], :names::text[], :plans::text[], :next_billing_dates::date[], :statuses::text[],
+    :updated_ats::timestamptz[]
+) AS c(id, name, plan, next_billing_date, status, updated_at)
+WHERE t.id = c.id;
 
 -- name: tenants(after, page)
 SELECT id, name, plan, next_billing_date, status, created_at, updated_at

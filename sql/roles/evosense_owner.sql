@@ -13,3 +13,12 @@ EXCEPTION
     WHEN duplicate_object OR unique_violation THEN NULL;
 END
 $$;
+
+-- A rebuild makes its tables in a schema of their own, which the owner's functions create.
+DO $$
+BEGIN
+    IF NOT has_database_privilege('evosense_owner', current_database(), 'CREATE') THEN
+        EXECUTE format('GRANT CREATE ON DATABASE %I TO evosense_owner', current_database());
+    END IF;
+END
+$$;

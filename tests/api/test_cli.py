@@ -26,7 +26,7 @@ from tests.support.world import World, record
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
-    *("up", "down", "demo", "status", "migrate", "admin", "rebuild"),
+    *("up", "down", "demo", "status", "migrate", "admin", "rebuild", "history"),
     *("api", "projector", "relay", "worker", "healthcheck"),
 )
 

@@ -82,6 +82,8 @@ def test_no_id_opens_anything_of_the_others(system: System, mine: Side, theirs: 
         ("POST", f"/connections/{connection}/deactivate", None),
         ("GET", f"/messages/{message}", None),
         ("GET", f"/messages/{message}/history", None),
+        ("GET", f"/connections/{connection}/history", None),
+        ("GET", f"/users/{user}/history", None),
     ]
     documented = {
         (method.upper(), path)
@@ -165,6 +167,8 @@ def test_a_superuser_sees_tenants_and_no_message_of_theirs(system: System, root:
         f"/messages/{theirs.message}",
         f"/messages/{theirs.message}/history",
         f"/connections/{theirs.connection}",
+        f"/connections/{theirs.connection}/history",
+        f"/users/{theirs.user}/history",
     ):
         system.get(root, path, expect=404)
     assert SECRET not in str(system.get(root, "/messages"))

@@ -205,7 +205,7 @@ def test_the_history_of_a_message(system: System) -> None:
     assert received["text"] == "Obrigada, resolveu na hora!"
     assert received["external_id"] == "R1"
     assert (analysed["sentiment"], analysed["emotion"], analysed["satisfaction"]) == (0.9, "gratidão", 95)
-    assert embedded["vector"] == f"{768 * 4} bytes"
+    assert embedded["vector"] == f"768 numbers of {system.services.embedder.model_name}"
     for path_ in (f"/messages/{identifier}", f"/messages/{identifier}/history"):
         assert f"no message {identifier}" in system.get(stranger, path_, expect=404)["detail"]
     # The position of another event, or of none.

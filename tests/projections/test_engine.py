@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from eventsourcing.persistence import PersistenceError
 from pydantic import SecretStr
 
 from adapters.embedded import PostgresServer, start_postgres
@@ -21,6 +22,7 @@ from adapters.settings import Settings
 from api.wiring import ReadSide, WriteSide, read_side, write_side
 from projections import engine as engine_module
 from projections.engine import Engine
+from projections.tenancy import TenancyProjection
 from tests.support.systems import (
     administrator,
     contents,
@@ -134,8 +136,8 @@ def test_a_checkpoint_that_moved_under_the_engine_rolls_its_rows_back(
     system.grow(60)
     move = Engine._move
 
-    def rival_first(self: Engine, conn: Any, active: Any, start: int, end: int) -> None:
-        move(self, conn, active, start + 1, end)
+    def rival_first(self: Engine, conn: Any, held: Any, names: Any, start: int, end: int) -> None:
+        move(self, conn, held, names, start + 1, end)
 
     monkeypatch.setattr(Engine, "_move", rival_first)
     assert system.read.engine.run_once() == 1
@@ -386,15 +388,15 @@ def test_a_poison_event_is_parked_with_its_stream_and_the_others_go_on(
 @pytest.mark.usefixtures("hasty")
 def test_a_fault_that_passes_parks_nothing(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     system.grow(60)
-    apply, failures = Engine._apply, [0]
+    project, failures = TenancyProjection.project, [0]
 
-    def fail_twice(self: Engine, *args: Any) -> None:
-        apply(self, *args)
+    def fail_twice(self: TenancyProjection, *args: Any) -> None:
+        project(self, *args)
         if failures[0] < 3:
             failures[0] += 1
             raise RuntimeError("passes")
 
-    monkeypatch.setattr(Engine, "_apply", fail_twice)
+    monkeypatch.setattr(TenancyProjection, "project", fail_twice)
     drain(system.read.engine)
     assert failures[0] == 3, "the batch and two tries of the first event"
     assert not parked(system.admin)
@@ -406,24 +408,26 @@ def test_a_fault_that_passes_parks_nothing(system: System, monkeypatch: pytest.M
 def test_of_two_engines_that_meet_a_poison_event_neither_parks_an_innocent_one(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The slower one finds the poison parked and passed by, and must not park what stands next."""
+    """The slower one has lost its lease, finds the poison parked and passed by, and must not park what stands next."""
     system.grow(80)
     poison = received_and_changed(system)
     tampered(system.admin, poison)
     other = read_side(system.settings, batch=1)
-    park = Engine._park_if_next
+    pass_by = Engine._pass_by
 
-    def let_the_other_be_faster(self: Engine, found: Any) -> None:
+    def let_the_other_be_faster(self: Engine, *found: Any) -> None:
         if self is system.read.engine:
-            monkeypatch.setattr(Engine, "_park_if_next", park)
+            monkeypatch.setattr(Engine, "_pass_by", pass_by)
+            system.admin.execute("UPDATE evosense_ops.projection_checkpoints SET held_until = now()")
             while poison not in parked(system.admin):
                 other.engine.run_once()
             for _ in range(5):
                 other.engine.run_once()
             assert poison < max(positions(system.admin)) < system.head
-        park(self, found)
+            other.engine.close()
+        pass_by(self, *found)
 
-    monkeypatch.setattr(Engine, "_park_if_next", let_the_other_be_faster)
+    monkeypatch.setattr(Engine, "_pass_by", let_the_other_be_faster)
     drain(system.read.engine)
     other.close()
     stream = set(stream_of(system, poison))
@@ -446,7 +450,7 @@ def test_a_wrong_master_key_parks_nothing(system: System) -> None:
     # The keys in the store are not those that the running process could open: as after a botched rotation.
     wrapped = system.admin.execute("SELECT tenant_id, wrapped_key FROM evosense_log.tenant_keys").fetchall()
     system.admin.execute("UPDATE evosense_log.tenant_keys SET wrapped_key = reverse(wrapped_key)")
-    with pytest.raises(engine_module.PersistenceError, match="does not open the key of tenant"):
+    with pytest.raises(PersistenceError, match="does not open the key of tenant"):
         drain(wrong.engine)
     assert not parked(system.admin)
     for tenant_id, key in wrapped:

@@ -73,9 +73,11 @@ def forget_read_models(conn: psycopg.Connection) -> None:
 
 
 def drain(engine: Engine) -> None:
-    """Project until the log is at its end."""
+    """Project until the log is at its end, then let others have the leases."""
+    wait_for(lambda: bool(engine.run_once()) or bool(engine.holding), "the engine gets a lease")
     while engine.run_once():
         pass
+    engine.close()
 
 
 def positions(conn: psycopg.Connection) -> set[int]:

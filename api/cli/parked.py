@@ -1,0 +1,179 @@
+"""`evosense parked`: events that were set aside, trying them again, and leaving them out for good."""
+
+from typing import Annotated, Any, Final
+
+import nats.errors
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from adapters.settings import Settings, SettingsError
+from api.analysis import SUBSCRIBER as WORKER
+from api.cli.projecting import projecting
+from api.cli.screen import CommandError, console
+from api.parked import send_again
+from api.wiring import ReadSide
+from projections.parking import HELD_BACK, SUBSCRIBER
+from sql import queries
+
+app = typer.Typer(help="Events that were set aside: list, show, retry, skip.", no_args_is_help=True)
+
+Positions = Annotated[list[int] | None, typer.Argument(help="Positions in the log.", min=1)]
+_ENGINE: Final = queries("engine")
+
+
+@app.command("list")
+def list_(
+    most: Annotated[int, typer.Option("--most", min=1, help="How many to show.")] = 50,
+) -> None:
+    """Show what is parked and why, in the order of the log, and what was skipped."""
+    with projecting() as (_, side), side.connect() as conn:
+        parked, skipped = list(_ENGINE.parked(conn)), list(_ENGINE.skipped(conn))
+    console.print(parked_table(parked, most) if parked else "nothing is parked")
+    if skipped:
+        table = Table("position", "event", "tenant", "skipped", "because", title=f"{len(skipped):,} events are skipped")
+        for row in skipped[:most]:
+            table.add_row(
+                f"{row['position']:,}",
+                row["event_type"],
+                str(row["tenant_id"] or ""),
+                f"{row['skipped_at']:%Y-%m-%d %H:%M:%S %Z}",
+                escape(row["reason"]),
+            )
+        console.print(table)
+
+
+@app.command()
+def show(position: Annotated[int, typer.Argument(help="Position in the log.", min=1)]) -> None:
+    """Show all that is known of a parked event, and what waits behind it."""
+    with projecting() as (_, side), side.connect() as conn:
+        rows = [row for row in _ENGINE.parked(conn) if row["position"] == position]
+        streams = {row["stream_id"] for row in rows}
+        behind = [
+            row["position"]
+            for row in _ENGINE.parked(conn)
+            if row["stream_id"] in streams and row["position"] > position and row["reason"] == HELD_BACK
+        ]
+    if not rows:
+        raise CommandError(f"no event is parked at position {position}: `evosense parked list` shows those that are")
+    for row in rows:
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold")
+        for name in ("subscriber", "position", "event_type", "tenant_id", "stream_id", "reason", "attempts"):
+            table.add_row(name.replace("_", " "), escape(str(row[name] if row[name] is not None else "unknown")))
+        table.add_row("parked at", f"{row['parked_at']:%Y-%m-%d %H:%M:%S %Z}")
+        if row["projections"]:
+            table.add_row("projections", ", ".join(row["projections"]))
+        if behind:
+            table.add_row("held back", f"{len(behind):,} later events of its stream, the first at {behind[0]:,}")
+        console.print(table)
+    console.print(
+        f"its stream: `evosense history` shows it event by event. When the cause is gone: `evosense parked retry "
+        f"{position}`",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def retry(
+    positions: Positions = None,
+    everything: Annotated[bool, typer.Option("--all", help="Everything that is parked, in the log's order.")] = False,
+) -> None:
+    """Try parked events again, now. What was held back behind one that goes through is tried as well.
+
+    Exits with 1 where any is still parked afterwards.
+    """
+    if bool(positions) == everything:
+        raise CommandError("say which: positions of the log, or --all")
+    with projecting() as (settings, side):
+        with side.connect() as conn:
+            rows = list(_ENGINE.parked(conn))
+        chosen = {row["position"] for row in rows} if everything else set(positions or ())
+        if unknown := chosen - {row["position"] for row in rows}:
+            raise CommandError(f"no event is parked at position {', '.join(map(str, sorted(unknown)))}")
+        failed = _retry_projections(side, rows, chosen)
+        _retry_worker(settings, [row["position"] for row in rows if row["subscriber"] == WORKER], chosen)
+    if failed:
+        raise CommandError(f"{failed:,} events are still parked: see `evosense parked list`")
+
+
+@app.command()
+def skip(
+    position: Annotated[int, typer.Argument(help="Position in the log.", min=1)],
+    reason: Annotated[str, typer.Option("--reason", help="Why it may be left out: kept, and shown. No personal data.")],
+) -> None:
+    """Leave a parked event out of the read models for good: a rebuild leaves it out, too.
+
+    The event stays in the log. What was held back behind it is tried at once.
+    """
+    if not reason.strip():
+        raise CommandError("--reason is empty: say why the event may be left out")
+    with projecting() as (_, side):
+        with side.connect() as conn:
+            rows = list(_ENGINE.parked(conn))
+            ours = [row for row in rows if row["position"] == position]
+            if not ours:
+                raise CommandError(f"no event is parked at position {position}")
+            if ours[0]["reason"] == HELD_BACK:
+                raise CommandError(
+                    f"the event at position {position} is only held back behind an earlier one of its stream: "
+                    "retry or skip that one"
+                )
+            for row in ours:
+                if row["subscriber"] == SUBSCRIBER:
+                    side.parked.skip(conn, position, reason.strip())
+                else:
+                    _ENGINE.unpark(conn, subscriber=WORKER, position=position)
+        console.print(f"skipped the event at position {position:,}")
+        _retry_projections(side, rows, {position})
+
+
+def parked_table(rows: list[dict[str, Any]], most: int) -> Table:
+    """Parked events as `evosense status` shows them, too."""
+    table = Table(
+        "subscriber", "position", "event", "tenant", "tries", "reason", title=f"{len(rows):,} events are parked"
+    )
+    for row in rows[:most]:
+        table.add_row(
+            row["subscriber"],
+            f"{row['position']:,}",
+            row["event_type"],
+            str(row["tenant_id"] or ""),
+            str(row["attempts"]),
+            escape(row["reason"]),
+        )
+    if len(rows) > most:
+        table.caption = f"and {len(rows) - most:,} more"
+    return table
+
+
+def _retry_projections(side: ReadSide, rows: list[dict[str, Any]], chosen: set[int]) -> int:
+    """Retry in the order of the log, with all that is held back in the same streams; returns how many still wait."""
+    streams = {row["stream_id"] for row in rows if row["position"] in chosen}
+    due = [row for row in rows if row["subscriber"] == SUBSCRIBER and row["stream_id"] in streams]
+    failed = 0
+    with side.connect() as conn:
+        for row in due:
+            result = side.parked.retry(conn, row["position"])
+            if result.outcome == "projected":
+                console.print(f"projected the event at position {result.position:,}")
+            elif result.outcome in ("failed", "waiting"):
+                failed += 1
+                if result.outcome == "failed":
+                    console.print(f"[red]still parked:[/] position {result.position:,}: {escape(result.reason or '')}")
+    return failed
+
+
+def _retry_worker(settings: Settings, parked: list[int], chosen: set[int]) -> None:
+    wanted = sorted(chosen.intersection(parked))
+    if not wanted:
+        return
+    try:
+        sent = send_again(settings, wanted)
+    except (nats.errors.Error, OSError, TimeoutError, SettingsError) as error:
+        raise CommandError(
+            f"{len(wanted):,} events that the worker parked can't be sent to it again ({type(error).__name__}): is "
+            "NATS running, and EVOSENSE_NATS_URL right?"
+        ) from None
+    for position in sent:
+        console.print(f"sent the event at position {position:,} to the worker again")

@@ -1,0 +1,1 @@
+UPDATE evosense_ops.projection_checkpoints SET position = 0

@@ -1,0 +1,32 @@
+"""Inserting many new rows: from arrays into live tables, by binary COPY into bare ones.
+
+COPY is three to four times as fast, but PostgreSQL refuses it on tables with row-level security. psycopg's own
+`write_row` with declared types was measured against hand-packed streams and is twice as fast as those: its encoders
+are compiled.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from psycopg import Connection
+
+
+class Inserts:
+    """One table's rows that are new for certain."""
+
+    def __init__(self, put: Any, load: Any, types: Sequence[str], *, bare: bool) -> None:
+        """Both are named queries: `put` takes the columns as arrays; `load` is a COPY of columns of these `types`."""
+        self._put = put
+        self._load: str = load.sql
+        self._types = types
+        self._bare = bare
+
+    def insert(self, conn: Connection[Any], columns: Mapping[str, Iterable[Any]]) -> None:
+        """Insert rows given as columns: named as `put` has its parameters, in the order of `load`'s columns."""
+        if not self._bare:
+            self._put(conn, **columns)
+            return
+        with conn.cursor() as cursor, cursor.copy(self._load) as copy:
+            copy.set_types(self._types)
+            for row in zip(*columns.values(), strict=True):
+                copy.write_row(row)

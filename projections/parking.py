@@ -1,0 +1,131 @@
+"""Events set aside: parked because they can't be projected, held back behind one, or skipped by an operator.
+
+One bad event never stops the rest (DESIGN rule 8). It is parked with its reason, the later events of its stream are
+held back behind it, and an operator retries it once its cause is gone, or skips it for good.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+from eventsourcing.persistence import Notification
+from psycopg import Connection
+
+from projections.batch import Projection
+from projections.faults import PoisonEvent
+from projections.folding import Folder, Opened
+from projections.reading import LogReader, read
+from sql import queries
+
+#: Name under which the projections park events.
+SUBSCRIBER: Final = "projector"
+#: Notified when what is projected has changed; the payload is the position reached, or a word.
+PROJECTED: Final = "evosense_projected"
+HELD_BACK: Final = "held back behind a parked event of its stream"
+
+_ENGINE: Final = queries("engine")
+
+
+class Aside(NamedTuple):
+    """What a batch has to leave out: streams that are held back, and positions that were skipped."""
+
+    streams: frozenset[Any]
+    positions: frozenset[int]
+
+
+def set_aside(conn: Connection[Any], names: Sequence[str], after: int, up_to: int) -> Aside:
+    """What these projections leave out between two positions."""
+    rows = list(_ENGINE.set_aside(conn, subscriber=SUBSCRIBER, projections=list(names), after=after, up_to=up_to))
+    return Aside(
+        frozenset(row["stream_id"] for row in rows if row["stream_id"] is not None),
+        frozenset(row["position"] for row in rows if row["position"] is not None),
+    )
+
+
+def skipped_between(conn: Connection[Any], after: int, up_to: int) -> frozenset[int]:
+    """The positions behind `after` and up to `up_to` that an operator has skipped."""
+    return frozenset(row["position"] for row in _ENGINE.skipped_between(conn, after=after, up_to=up_to))
+
+
+def park(conn: Connection[Any], poison: PoisonEvent | Notification, names: Sequence[str], *, attempts: int = 0) -> None:
+    """Set an event aside for these projections: a poison one with its reason, any other as held back behind one."""
+    notification = poison.notification if isinstance(poison, PoisonEvent) else poison
+    _ENGINE.park(
+        conn,
+        subscriber=SUBSCRIBER,
+        position=notification.id,
+        tenant_id=poison.tenant_id if isinstance(poison, PoisonEvent) else None,
+        stream_id=notification.originator_id,
+        event_type=notification.topic,
+        reason=poison.reason if isinstance(poison, PoisonEvent) else HELD_BACK,
+        attempts=attempts,
+        projections=list(names),
+    )
+
+
+class Retried(msgspec.Struct, frozen=True):
+    """What became of a parked event: projected, parked again (with the reason), or waiting behind an earlier one."""
+
+    position: int
+    outcome: Literal["projected", "failed", "waiting", "gone"]
+    reason: str | None = None
+
+
+class ParkedEvents:
+    """What an operator may do with the events that the projections have parked.
+
+    Each step is a transaction that holds the checkpoints, so that nothing is projected meanwhile: an event can't be
+    held back behind one that is just being released.
+    """
+
+    def __init__(self, reader: LogReader, folder: Folder) -> None:
+        self._reader = reader
+        self._folder = folder
+        self._names = [projection.name for projection in folder.projections]
+
+    def retry(self, conn: Connection[Any], position: int) -> Retried:
+        """Project a parked event now. Raises the errors in `FAULTS`."""
+        try:
+            with conn.transaction():
+                _ENGINE.lock_checkpoints(conn, projections=self._names)
+                row = _ENGINE.parked_at(conn, subscriber=SUBSCRIBER, position=position)
+                if row is None:
+                    return Retried(position, "gone")
+                earlier = _ENGINE.parked_before(conn, subscriber=SUBSCRIBER, position=position)
+                if earlier is not None:
+                    return Retried(position, "waiting", f"the event at position {earlier} comes first")
+                self._folder.apply(conn, [self._opened(position)], self._projections(row["projections"]))
+                _ENGINE.unpark(conn, subscriber=SUBSCRIBER, position=position)
+                _ENGINE.notify(conn, channel=PROJECTED, payload="unparked")
+        except PoisonEvent as poison:
+            _ENGINE.failed_again(conn, subscriber=SUBSCRIBER, position=position, reason=poison.reason)
+            return Retried(position, "failed", poison.reason)
+        return Retried(position, "projected")
+
+    def skip(self, conn: Connection[Any], position: int, reason: str) -> bool:
+        """Leave a parked event out of the read models for good; False where none is parked at that position.
+
+        What was held back behind it stays parked until it is retried.
+        """
+        with conn.transaction():
+            _ENGINE.lock_checkpoints(conn, projections=self._names)
+            row = _ENGINE.parked_at(conn, subscriber=SUBSCRIBER, position=position)
+            if row is None:
+                return False
+            _ENGINE.skip(
+                conn,
+                position=position,
+                tenant_id=row["tenant_id"],
+                stream_id=row["stream_id"],
+                event_type=row["event_type"],
+                reason=reason,
+            )
+            _ENGINE.unpark(conn, subscriber=SUBSCRIBER, position=position)
+        return True
+
+    def _opened(self, position: int) -> Opened:
+        page = read(self._reader, position - 1, 1, position)
+        return self._folder.open(page.notifications)[0]
+
+    def _projections(self, names: Sequence[str] | None) -> list[Projection]:
+        return [p for p in self._folder.projections if names is None or p.name in names]

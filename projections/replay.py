@@ -1,0 +1,65 @@
+"""Time travel: the read models as they were, as tables of a schema that can be queried like the live one."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final
+
+from psycopg import Connection
+
+from projections.build import Build, Builder, BuildError, Missing, OnProgress
+from projections.catalog import all_projections
+from projections.parking import SUBSCRIBER
+from sql import queries
+
+_BUILDS: Final = queries("builds")
+_ENGINE: Final = queries("engine")
+_LOG: Final = queries("log")
+
+
+def position_at(conn: Connection[Any], moment: datetime) -> int:
+    """The last position that was recorded at or before a moment; 0 where there is none. `moment` has a time zone."""
+    return int(_LOG.position_at(conn, moment=moment) or 0)
+
+
+def replay(
+    builder: Builder,
+    schema: str,
+    until: int,
+    on_progress: OnProgress,
+    on_step: Callable[[Missing, int, int], None],
+) -> Build:
+    """Make the read models as they were at position `until` in a schema of that name, with its indexes and views.
+
+    Events that are parked or skipped now are left out. A build of the same schema and position that was interrupted
+    goes on. Raises `BuildError` where the name is taken or the position is beyond the log; `PoisonEvent`.
+    """
+    with builder.connect() as conn:
+        if until > (head := builder.head()):
+            raise BuildError(f"the log ends at position {head}: there is no position {until} yet")
+        build = _begun(builder, conn, schema, until)
+        with builder.own_guard(build):
+            parked = [row["position"] for row in _ENGINE.parked_positions(conn, subscriber=SUBSCRIBER)]
+            builder.load(conn, build, until, on_progress, leave_out=parked)
+            builder.finish(conn, build, on_step)
+            _BUILDS.build_publish(conn, schema=schema)
+        return build
+
+
+def forget(builder: Builder, schema: str) -> None:
+    """Drop a replay. Raises `BuildError` where there is none of that name."""
+    with builder.connect() as conn:
+        for build in builder.builds(conn):
+            if build.schema_name == schema and build.purpose == "replay":
+                builder.drop(conn, build)
+                return
+    raise BuildError(f"there is no replay in a schema {schema}")
+
+
+def _begun(builder: Builder, conn: Connection[Any], schema: str, until: int) -> Build:
+    for build in builder.builds(conn):
+        if build.schema_name == schema and build.purpose == "replay" and build.state != "ready":
+            if build.until == until and builder.fits(conn, build):
+                return build
+            builder.drop(conn, build)
+    names = [projection.name for projection in all_projections()]
+    return builder.begin(conn, "replay", names, schema=schema, until=until)
