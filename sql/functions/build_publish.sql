@@ -22,7 +22,7 @@ BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO evosense_app', p_schema);
 
     FOR one IN
-        SELECT v.* FROM evosense_ops.build_views(names) v
+        SELECT v.* FROM evosense_ops.build_views(build.tables) v
         WHERE NOT evosense_ops.build_mentions(v.definition, absent)
     LOOP
         EXECUTE format(

@@ -386,7 +386,7 @@ def test_copied_vectors_are_rounded_as_the_database_rounds_them(
         Inserts(context.put_search_vectors, context.load_search_vectors, types, bare=bare).insert(
             projector,
             {
-                "message_ids": range(first, first + len(items)) if bare else list(range(first, first + len(items))),
+                "message_ids": list(range(first, first + len(items))),
                 "tenant_ids": [UUID(int=1)] * len(items),
                 "models": ["m"] * len(items),
                 "embeddings": Vectors(items),
