@@ -193,7 +193,7 @@ class Engine:
 
     def _lock(self, conn: Connection[Any], held: Held) -> None:
         """Lock the shard for this transaction. Raises `ProjectionConflict` where it is not as it was left."""
-        rows = list(_ENGINE.lock_shard(conn, projections=self.names, shard=held.shard))
+        rows = list(_ENGINE.lock_shard(conn, projections=self.names, shard=held.shard, frozen=FROZEN_S))
         holders = {(row["holder"], row["epoch"], row["shards"]) for row in rows}
         if len(rows) < len(self._projections) or holders != {(self.holder, held.epoch, held.shards)}:
             self._leases.forget(held.shard)
@@ -261,9 +261,6 @@ class Engine:
             self._leases.held.clear()
             self._next_beat = 0.0
             self._conn = self._connect()
-            # What a frozen process has begun would hold its locks for ever, and its successor would wait for it.
-            timeout = f"{int(FROZEN_S * 1000)}ms"
-            self._conn.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, false)", (timeout,))
         return self._conn
 
     def _drop_connection(self) -> None:

@@ -9,13 +9,20 @@ CROSS JOIN unnest(:projections::text[]) AS p
 CROSS JOIN LATERAL generate_series(0, layout.shards - 1) AS shard
 ON CONFLICT (projection, shard) DO NOTHING;
 
--- name: lock_shard(projections, shard)
--- A second projector waits here and then finds that the first has moved on.
-SELECT projection, position, shards, holder, epoch
-FROM evosense_ops.projection_checkpoints
-WHERE projection = ANY(:projections::text[]) AND shard = :shard
-ORDER BY projection
-FOR UPDATE;
+-- name: lock_shard(projections, shard, frozen)
+-- A second projector waits here and then finds that the first has moved on. A process that freezes within the
+-- transaction keeps these locks no longer than it may stand idle (in seconds); set here, it is gone with the
+-- transaction, as a pool in transaction mode needs it.
+WITH idle AS (
+    SELECT set_config('idle_in_transaction_session_timeout', round(1000 * :frozen::numeric)::text || 'ms', true)
+        AS timeout
+)
+SELECT c.projection, c.position, c.shards, c.holder, c.epoch
+FROM evosense_ops.projection_checkpoints AS c
+CROSS JOIN idle
+WHERE c.projection = ANY(:projections::text[]) AND c.shard = :shard AND idle.timeout IS NOT NULL
+ORDER BY c.projection
+FOR UPDATE OF c;
 
 -- name: lock_checkpoints(projections)
 -- All shards: while the transaction lasts, nothing is projected.

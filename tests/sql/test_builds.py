@@ -3,63 +3,19 @@
 All of it as the projector's role, which owns nothing, through the owner's functions.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, LiteralString
+from typing import LiteralString
 from uuid import UUID
 
-import psycopg
 import pytest
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
-from adapters.event_store import Role
-from adapters.postgres import connect
 from adapters.settings import Settings
-from tests.support.builds import LATER, A, B, Builds, structure
-from tests.support.systems import administrator
+from tests.support.builds import A, B, Builds, ready, session, structure
 
 METRICS = ("metrics_message", "metrics_rollup", "metrics_emotion", "metrics_latency")
 VECTOR = "[" + ",".join(["1"] * 768) + "]"
 SEARCH = "SELECT text FROM {}.semantic_search(%s, %s::vector)"
-
-
-@pytest.fixture(scope="module")
-def admin(settings: Settings) -> Iterator[psycopg.Connection]:
-    with administrator(settings) as conn:
-        conn.execute("SET ROLE evosense_owner")
-        conn.execute(LATER.encode())
-        conn.execute("RESET ROLE")
-        yield conn
-
-
-@pytest.fixture
-def builds(settings: Settings, admin: psycopg.Connection) -> Iterator[Builds]:
-    """Live rows of two tenants say `old`. Afterwards there are no builds and no rows, and the structure is whole."""
-    before = structure(admin, "evosense")
-    with connect(settings.runtime_dsn, "evosense_projector") as conn:
-        found = Builds(conn, admin)
-        found.fill("evosense", "old")
-        yield found
-        found.clear()
-    assert structure(admin, "evosense") == before
-
-
-@contextmanager
-def session(settings: Settings, role: Role, tenant: UUID | None = None) -> Iterator[psycopg.Connection[Any]]:
-    with connect(settings.runtime_dsn, role) as conn:
-        if tenant:
-            conn.execute("SELECT set_config('evosense.tenant_id', %s, false)", (str(tenant),))
-        yield conn
-
-
-def ready(builds: Builds, names: list[str] | tuple[str, ...], text: str = "new") -> str:
-    """A finished build whose rows say `text`."""
-    schema = builds.begin(names)
-    for name in names:
-        builds.fill(schema, text, only=f"{name} ")
-    builds.make(schema)
-    return schema
 
 
 def test_a_build_of_all_tables_has_the_structure_of_the_live_ones(builds: Builds) -> None:

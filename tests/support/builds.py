@@ -1,6 +1,7 @@
 """The owner's functions for builds, called as the projector; and the structure of a schema as the catalogue has it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -8,6 +9,9 @@ import psycopg
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
+from adapters.event_store import Role
+from adapters.postgres import connect
+from adapters.settings import Settings
 from tests.support.systems import tables
 
 A, B = UUID(int=0xA), UUID(int=0xB)
@@ -40,7 +44,10 @@ _STRUCTURE = {
             c.relforcerowsecurity, t.reloptions, obj_description(c.oid, 'pg_class'),
             (SELECT array_agg(o ORDER BY o) FROM unnest(c.reloptions) o),
             pg_get_expr(c.relpartbound, c.oid), pg_get_partkeydef(c.oid), (
-                SELECT array_agg(a::text ORDER BY a::text) FROM unnest(c.relacl) a
+                SELECT array_agg(a::text ORDER BY a::text)
+                FROM unnest(coalesce(
+                    c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner)
+                )) a
             )
         FROM pg_class c LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
         WHERE c.relnamespace = %(schema)s::regnamespace AND c.relkind IN ('r', 'p', 'S') ORDER BY 1""",
@@ -123,7 +130,7 @@ class Builds:
     def record(self, purpose: str, names: Sequence[str], schema: str | None = None) -> str:
         """Enter a build; returns its schema."""
         self._number += 1
-        schema = schema or f"side_{self._number}"
+        schema = f"side_{self._number}" if schema is None else schema
         self.conn.execute(
             "INSERT INTO evosense_ops.builds (schema_name, purpose, projections, tables, fingerprint, schema_version) "
             "VALUES (%s, %s, '{}', %s, 'f', 3)",
@@ -183,3 +190,21 @@ class Builds:
             self.call("build_drop", row["schema_name"])
         names = SQL(", ").join(Identifier("evosense", table) for table in self.all)
         self.conn.execute(SQL("TRUNCATE {}").format(names))
+
+
+def ready(builds: Builds, names: Sequence[str], text: str = "new") -> str:
+    """A finished build whose rows say `text`."""
+    schema = builds.begin(names)
+    for name in names:
+        builds.fill(schema, text, only=f"{name} ")
+    builds.make(schema)
+    return schema
+
+
+@contextmanager
+def session(settings: Settings, role: Role, tenant: UUID | None = None) -> Iterator[Connection[Any]]:
+    """A connection in a role that sees a tenant's rows."""
+    with connect(settings.runtime_dsn, role) as conn:
+        if tenant:
+            conn.execute("SELECT set_config('evosense.tenant_id', %s, false)", (str(tenant),))
+        yield conn
