@@ -26,7 +26,7 @@ class Recorded(NamedTuple):
 class RowIds:
     """Which row a stream became: the position of its first event (DESIGN rule 1), looked up in the log itself.
 
-    A bounded memory holds the ids used last.
+    A bounded memory holds the ids learned last.
     """
 
     def __init__(self, *, remember: int = 100_000) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
+import psycopg
 from eventsourcing.persistence import Mapper
 from psycopg import Connection
 
@@ -296,11 +297,25 @@ class Builder:
         steps = [one for one in missing if not kinds or one.kind in kinds]
         for number, one in enumerate(steps):
             on_step(one, number, len(steps))
-            with conn.transaction():
-                _BUILDS.index_settings(conn, memory=INDEX_MEMORY)
-                _BUILDS.build_make(conn, schema=build.schema_name, **one._asdict())
+            try:
+                with conn.transaction():
+                    _BUILDS.index_settings(conn, memory=INDEX_MEMORY)
+                    _BUILDS.build_make(conn, schema=build.schema_name, **one._asdict())
+            except psycopg.errors.ForeignKeyViolation:
+                raise self._orphaned(conn, build, one) from None
         _BUILDS.set_build_state(conn, id=build.id, state="ready")
         build.state = "ready"
+
+    def _orphaned(self, conn: Connection[Any], build: Build, key: Missing) -> BuildError:
+        """Rows that point at nothing came in, since loading looks at no foreign keys; the build is dropped."""
+        table, name = key.table_name, key.name
+        rows = _BUILDS.build_orphans(conn, schema=build.schema_name, table_name=table, name=name, most=5)
+        found = ", ".join(row["key"] for row in rows)
+        self.drop(conn, build)
+        return BuildError(
+            f"events were projected into rows of {table} that point at rows which are not there (foreign key {name}), "
+            f"the first at position {found}: what they point at was skipped or is parked. Skip them as well"
+        )
 
 
 def chosen(names: Iterable[str], schema: str = "evosense", *, bare: bool = False) -> list[Projection]:

@@ -61,14 +61,14 @@ class Leases:
     def beat(self, conn: Connection[Any]) -> None:
         """Say that this process lives, renew what it holds, take what is free and its due, and give back what is more.
 
-        Due is an even share of all shards among the living processes, rounded up.
+        Due is an even share of all shards among the living processes: rounded up, or down while one of them has less.
         """
         _ENGINE.seen_projector(conn, holder=self.holder)
         _ENGINE.forget_projectors(conn, lease=self._lease)
         shards = self._shards(conn)
         for lost in self.held.keys() - {row["shard"] for row in shards if row["ours"]}:
             del self.held[lost]
-        due = -(-len(shards) // max(1, _ENGINE.living_projectors(conn, lease=self._lease)))
+        due = self._due(conn, len(shards))
         self._give_back(conn, list(self.held)[due:])
         _ENGINE.renew_shards(
             conn, projections=self._names, shards=list(self.held), holder=self.holder, lease=self._lease
@@ -87,6 +87,17 @@ class Leases:
         """Give everything back, so that others need not wait."""
         self._give_back(conn, list(self.held))
         _ENGINE.gone_projector(conn, holder=self.holder)
+
+    def _due(self, conn: Connection[Any], shards: int) -> int:
+        living = {
+            row["holder"]: row["shards"]
+            for row in _ENGINE.living_projectors(conn, projections=self._names, lease=self._lease)
+        }
+        living[self.holder] = len(self.held)
+        least, rest = divmod(shards, len(living))
+        # What is left over goes to whoever comes first, once nobody has too little: of four shards and three processes
+        # two and two would leave the third with none.
+        return least + bool(rest and min(living.values()) >= least)
 
     def _shards(self, conn: Connection[Any]) -> list[dict[str, Any]]:
         rows = list(_ENGINE.shards(conn, projections=self._names, holder=self.holder))

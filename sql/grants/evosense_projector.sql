@@ -36,6 +36,7 @@ GRANT EXECUTE ON FUNCTION
     evosense_ops.build_unvalidated(text[]),
     evosense_ops.build_validate(text, text),
     evosense_ops.build_obstacles(text[]),
+    evosense_ops.build_orphans(text, text, text, integer),
     evosense_ops.build_drop(text),
     evosense_ops.build_publish(text),
     evosense_ops.shard_of(uuid, integer),

@@ -50,6 +50,9 @@ SELECT kind, table_name, name FROM evosense_ops.build_missing(:schema);
 -- name: build_make(schema, kind, table_name, name)!
 SELECT evosense_ops.build_make(:schema, :kind, :table_name, :name);
 
+-- name: build_orphans(schema, table_name, name, most)
+SELECT key FROM evosense_ops.build_orphans(:schema, :table_name, :name, :most);
+
 -- name: build_swap(schema, old_schema)!
 SELECT evosense_ops.build_swap(:schema, :old_schema);
 

@@ -64,8 +64,14 @@ DELETE FROM evosense_ops.projectors WHERE holder = :holder;
 -- Those that have not been heard of for a good while.
 DELETE FROM evosense_ops.projectors WHERE seen_at < clock_timestamp() - 10 * make_interval(secs => :lease);
 
--- name: living_projectors(lease)$
-SELECT count(*) FROM evosense_ops.projectors WHERE seen_at > clock_timestamp() - make_interval(secs => :lease);
+-- name: living_projectors(projections, lease)
+-- Each living process, and how many shards it holds.
+SELECT p.holder, count(DISTINCT c.shard) AS shards
+FROM evosense_ops.projectors AS p
+LEFT JOIN evosense_ops.projection_checkpoints AS c
+    ON c.holder = p.holder AND c.projection = ANY(:projections::text[])
+WHERE p.seen_at > clock_timestamp() - make_interval(secs => :lease)
+GROUP BY p.holder;
 
 -- name: shards(projections, holder)
 -- Every shard: whether this holder has all of it, could take all of it, and whether all projections have begun there.
@@ -100,14 +106,31 @@ UPDATE evosense_ops.projection_checkpoints SET epoch = :epoch
 WHERE projection = ANY(:projections::text[]) AND shard = :shard AND holder = :holder AND epoch <> :epoch;
 
 -- name: renew_shards(projections, shards, holder, lease)!
-UPDATE evosense_ops.projection_checkpoints
+-- Locked in the order in which everybody locks them: two who wait for one another would be a deadlock.
+WITH ours AS (
+    SELECT projection, shard
+    FROM evosense_ops.projection_checkpoints
+    WHERE projection = ANY(:projections::text[]) AND shard = ANY(:shards::int[]) AND holder = :holder
+    ORDER BY shard, projection
+    FOR UPDATE
+)
+UPDATE evosense_ops.projection_checkpoints AS c
 SET held_until = clock_timestamp() + make_interval(secs => :lease)
-WHERE projection = ANY(:projections::text[]) AND shard = ANY(:shards::int[]) AND holder = :holder;
+FROM ours
+WHERE c.projection = ours.projection AND c.shard = ours.shard;
 
 -- name: release_shards(projections, shards, holder)!
-UPDATE evosense_ops.projection_checkpoints
+WITH ours AS (
+    SELECT projection, shard
+    FROM evosense_ops.projection_checkpoints
+    WHERE projection = ANY(:projections::text[]) AND shard = ANY(:shards::int[]) AND holder = :holder
+    ORDER BY shard, projection
+    FOR UPDATE
+)
+UPDATE evosense_ops.projection_checkpoints AS c
 SET holder = NULL, held_until = NULL
-WHERE projection = ANY(:projections::text[]) AND shard = ANY(:shards::int[]) AND holder = :holder;
+FROM ours
+WHERE c.projection = ours.projection AND c.shard = ours.shard;
 
 -- name: drop_checkpoints(projections)!
 DELETE FROM evosense_ops.projection_checkpoints WHERE projection = ANY(:projections::text[]);
