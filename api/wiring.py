@@ -29,7 +29,6 @@ from projections.folding import Folder
 from projections.parking import ParkedEvents
 from projections.vectors import register
 
-
 #: Events in the first batch of a projector; later ones follow the time that a batch takes.
 FIRST_BATCH: Final = 1000
 

@@ -245,6 +245,7 @@ def _show(size: Size, whole: Measured, vectors: Runs) -> None:
         "live_per_second": round(medians["live"]),
         "lag_p99_ms": whole.lag_ms["p99"],
         "swap_stall_ms": _stall(whole.beside_rebuild),
+        "failed_queries": _failed(whole.beside_rebuild),
         "rebuild_vs_limit_with_vectors": _ratio(medians, f"rebuild{_WITH_VECTORS}", f"{_LIMIT}{_WITH_VECTORS}"),
         "rebuild_vs_limit_whole_command": _ratio(medians, _WHOLE, _LIMIT),
         "medians": {name: round(value) for name, value in medians.items()},
@@ -268,6 +269,9 @@ def _show_readers(beside: Calm, quiet: Calm) -> None:
         figures = (one.p50, one.p999, one.most, near, other.p999, other.most)
         table.add_row(kind, *("–" if figure is None else f"{figure:.1f}" for figure in figures))
     console.print(table)
+    for name, calm in (("beside a rebuild", beside), ("without", quiet)):
+        for error in calm.errors:
+            console.print(f"[bold red]queries failed {name}: {error}[/]")
 
 
 def _ratio(medians: dict[str, float], ours: str, theirs: str) -> float | None:
@@ -281,6 +285,10 @@ def _stall(beside: Calm | None) -> float | None:
     if beside is None:
         return None
     return max(beside.swap_ms.values() or [one.most for one in beside.kinds.values()])
+
+
+def _failed(beside: Calm | None) -> int | None:
+    return None if beside is None else sum(one.failed for one in beside.kinds.values())
 
 
 if __name__ == "__main__":

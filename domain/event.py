@@ -13,7 +13,7 @@ import msgspec
 SEALED: Final = msgspec.Meta(extra={"sealed": True})
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A fact that was decided. Subclasses name their stable type and version in the class line.
 
     `originator_id` and `originator_version` (from 1, without gaps) say which stream the event belongs to and where.

@@ -270,7 +270,7 @@ class Builder:
             with conn.transaction():
                 folder.apply(conn, rest, folder.projections)
         except PoisonEvent:
-            raise folder.culprit(conn, rest, folder.projections) from None
+            folder.apply_singly(conn, rest, folder.projections)
 
     @staticmethod
     def _move(conn: Connection[Any], build: Build, position: int) -> None:

@@ -62,6 +62,7 @@ class Engine:
         self._leases = Leases(self.names, lease=lease)
         self._conn: Connection[Any] | None = None
         self._next_beat = 0.0
+        self._stop = threading.Event()
 
     @property
     def names(self) -> list[str]:
@@ -93,6 +94,7 @@ class Engine:
 
         Faults of the database are waited out with growing pauses; a poison event is parked.
         """
+        self._stop = stop
         rest = _FIRST_REST_S
         while not stop.is_set():
             began = time.monotonic()
@@ -222,10 +224,17 @@ class Engine:
     # ------------------------------------------------------------------------------------------------ poison
 
     def _one_by_one(self, held: Held) -> int:
-        """Take the next batch event by event, parking those that can't be projected."""
+        """Take the next batch event by event, parking those that can't be projected.
+
+        It may take long: leases are renewed on the way, and a wish to stop is heard.
+        """
+        pause = _PAUSE_S
         for taken in range(self._pace.size):
             try:
-                if not self._project_patiently(held):
+                self._beat()
+                if self._stop.is_set() or self._leases.held.get(held.shard) is not held:
+                    return taken + 1
+                if not self._project_patiently(held, pause):
                     return taken
             except ProjectionConflict:
                 return taken + 1
@@ -234,14 +243,16 @@ class Engine:
                     self._pass_by(held, poison)
                 except ProjectionConflict:
                     return taken + 1
+                # What fails behind it most likely fails because of it: the others are not kept waiting for each.
+                pause = 0.0
         return self._pace.size
 
-    def _project_patiently(self, held: Held) -> int:
+    def _project_patiently(self, held: Held, pause: float) -> int:
         for attempt in range(1, ATTEMPTS):
             try:
                 return self._project_batch(held, 1)
             except PoisonEvent:  # perhaps it passes
-                time.sleep(_PAUSE_S * 2 ** (attempt - 1))
+                self._stop.wait(pause * 2 ** (attempt - 1))
         return self._project_batch(held, 1)
 
     def _pass_by(self, held: Held, poison: PoisonEvent) -> None:

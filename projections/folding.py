@@ -56,18 +56,10 @@ class Folder:
             first = next(one for one in opened if isinstance(one.event, Event))
             raise PoisonEvent(first.notification, cast(Event, first.event).tenant_id, error) from None
 
-    def culprit(self, conn: Connection[Any], opened: Sequence[Opened], active: Sequence[Projection]) -> PoisonEvent:
-        """Which event of a batch that failed is the poison: each is folded alone, and all of it is rolled back.
-
-        To be called within a transaction whose batch was rolled back to a savepoint. Raises `RuntimeError` where each
-        event by itself can be projected.
-        """
+    def apply_singly(self, conn: Connection[Any], opened: Sequence[Opened], active: Sequence[Projection]) -> None:
+        """Fold event by event a batch that failed as a whole. Raises `PoisonEvent` for the very one that can't be."""
         for one in opened:
-            try:
-                self.apply(conn, [one], active)
-            except PoisonEvent as poison:
-                return poison
-        raise RuntimeError("the batch failed, and each of its events alone does not: try a smaller batch")
+            self.apply(conn, [one], active)
 
     def _open(self, notification: Notification) -> Event | MapperDeserialisationError | None:
         name = notification.topic.rpartition(":")[0]

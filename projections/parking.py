@@ -4,8 +4,9 @@ One bad event never stops the rest (DESIGN rule 8). It is parked with its reason
 held back behind it, and an operator retries it once its cause is gone, or skips it for good.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple
+from uuid import UUID
 
 import msgspec
 from eventsourcing.persistence import Notification
@@ -94,13 +95,36 @@ class ParkedEvents:
                 earlier = _ENGINE.parked_before(conn, subscriber=SUBSCRIBER, position=position)
                 if earlier is not None:
                     return Retried(position, "waiting", f"the event at position {earlier} comes first")
-                self._folder.apply(conn, [self._opened(position)], self._projections(row["projections"]))
+                opened = self._opened(position)
+                if not opened:
+                    return Retried(position, "failed", "the log holds no event at this position")
+                self._folder.apply(conn, opened, self._projections(row["projections"]))
                 _ENGINE.unpark(conn, subscriber=SUBSCRIBER, position=position)
                 _ENGINE.notify(conn, channel=PROJECTED, payload="unparked")
         except PoisonEvent as poison:
             _ENGINE.failed_again(conn, subscriber=SUBSCRIBER, position=position, reason=poison.reason)
             return Retried(position, "failed", poison.reason)
         return Retried(position, "projected")
+
+    def retry_streams(self, conn: Connection[Any], streams: Collection[UUID] | None = None) -> Iterator[Retried]:
+        """Retry all that is parked of these streams, or of all where None, in the order of the log.
+
+        It is looked for until there is nothing new: a running projector holds back what is appended to a stream until
+        the last parked event of it has gone through. Raises the errors in `FAULTS`.
+        """
+        tried: set[int] = set()
+        while True:
+            rows = _ENGINE.parked_positions(conn, subscriber=SUBSCRIBER)
+            due = [
+                row["position"]
+                for row in rows
+                if row["position"] not in tried and (streams is None or row["stream_id"] in streams)
+            ]
+            if not due:
+                return
+            for position in due:
+                tried.add(position)
+                yield self.retry(conn, position)
 
     def skip(self, conn: Connection[Any], position: int, reason: str) -> bool:
         """Leave a parked event out of the read models for good; False where none is parked at that position.
@@ -123,9 +147,9 @@ class ParkedEvents:
             _ENGINE.unpark(conn, subscriber=SUBSCRIBER, position=position)
         return True
 
-    def _opened(self, position: int) -> Opened:
+    def _opened(self, position: int) -> list[Opened]:
         page = read(self._reader, position - 1, 1, position)
-        return self._folder.open(page.notifications)[0]
+        return self._folder.open(page.notifications)
 
     def _projections(self, names: Sequence[str] | None) -> list[Projection]:
         return [p for p in self._folder.projections if names is None or p.name in names]

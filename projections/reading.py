@@ -53,4 +53,6 @@ class LogReader(Protocol):
 def read(reader: LogReader, after: int, limit: int, stop: int | None = None, part: Part = EVERYTHING) -> Page:
     """The next page of a part of the log. Raises the errors in `FAULTS`."""
     shard, shards, tenant_id, topics = part
-    return Page(*reader.page(after, limit, stop, shard=shard, shards=shards, tenant_id=tenant_id, topics=topics))
+    found, reached = reader.page(after, limit, stop, shard=shard, shards=shards, tenant_id=tenant_id, topics=topics)
+    # What was appended while the reader looked may stand behind the end that it saw before.
+    return Page(found, max(reached, found[-1].id) if found else reached)

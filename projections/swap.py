@@ -3,6 +3,10 @@
 Projectors wait for it from the moment their checkpoints are locked; readers only from the moment the tables are, which
 is milliseconds. A query that is under way is waited for, but nobody is kept waiting behind it for longer than
 `READERS_WAIT_MS`: then the swap steps back and tries again.
+
+A transaction may see the database as it was when it began (REPEATABLE READ, or a function that is STABLE), and use a
+table for the first time after the swap: in the new one it would miss every row that was committed since. So the last
+rows are committed before the swap, and whoever began before them is waited for.
 """
 
 import time
@@ -24,8 +28,13 @@ _PROJECTORS_WAIT_MS: Final = 20_000
 _PAUSE_S: Final = 0.25
 #: For how long the swap is tried again while a query of somebody's goes on and on, in seconds.
 PATIENCE_S: Final = 900.0
-#: So many events are folded within the swap's transaction at most: projectors wait meanwhile.
+#: So many events are folded at most while projectors wait.
 _LAST_EVENTS: Final = 2_000
+#: How long transactions that began earlier are waited for, in seconds: while everything goes on, then with projectors
+#: waiting, who would otherwise make new rows.
+_EARLIER_WAIT_S: Final = 1.0
+_LAST_WAIT_S: Final = 0.2
+_LOOK_S: Final = 0.004
 
 _BUILDS: Final = queries("builds")
 _ENGINE: Final = queries("engine")
@@ -49,27 +58,33 @@ def swap(
     stands in the way, `PoisonEvent`.
     """
     deadline = time.monotonic() + patience
-    while True:
-        _catch_up(builder, conn, build)
-        try:
-            return _swap_once(builder, conn, build)
-        except psycopg.errors.LockNotAvailable:
-            who = _in_the_way(conn, build)
-            if time.monotonic() > deadline:
-                raise StillInUse(
-                    f"the live tables were in use for {patience:g} s{who}: nothing was swapped, and the build is kept; "
-                    "run the command again when that has ended"
-                ) from None
-            on_wait(f"waiting for a query to end{who}")
-            time.sleep(_PAUSE_S)
-        except _TooFarBehindError:
-            continue
-        except psycopg.errors.DependentObjectsStillExist as error:
-            raise BuildError(error.diag.message_primary or "something depends on the live tables") from None
+    with builder.connect() as side:
+        while True:
+            _catch_up(builder, side, build)
+            try:
+                _await_earlier(side, _EARLIER_WAIT_S)
+                return _swap_once(builder, conn, side, build)
+            except (psycopg.errors.LockNotAvailable, _InUseError) as error:
+                who = str(error) if isinstance(error, _InUseError) else _in_the_way(conn, build)
+                if time.monotonic() > deadline:
+                    raise StillInUse(
+                        f"the live tables were in use for {patience:g} s{who}: nothing was swapped, and the build is "
+                        "kept; run the command again when that has ended"
+                    ) from None
+                on_wait(f"waiting for a query to end{who}")
+                time.sleep(_PAUSE_S)
+            except _TooFarBehindError:
+                continue
+            except psycopg.errors.DependentObjectsStillExist as error:
+                raise BuildError(error.diag.message_primary or "something depends on the live tables") from None
 
 
 class _TooFarBehindError(Exception):
     """More was appended meanwhile than should be folded while projectors wait."""
+
+
+class _InUseError(Exception):
+    """Transactions go on that began before the last rows were there; the message says whose."""
 
 
 def _catch_up(builder: Builder, conn: Connection[Any], build: Build) -> None:
@@ -78,7 +93,7 @@ def _catch_up(builder: Builder, conn: Connection[Any], build: Build) -> None:
         builder.load(conn, build, head, lambda *_: None, bare=False)
 
 
-def _swap_once(builder: Builder, conn: Connection[Any], build: Build) -> Build:
+def _swap_once(builder: Builder, conn: Connection[Any], side: Connection[Any], build: Build) -> Build:
     with conn.transaction():
         _BUILDS.lock_timeout(conn, milliseconds=str(_PROJECTORS_WAIT_MS))
         live = list(_ENGINE.lock_checkpoints(conn, projections=build.projections))
@@ -86,7 +101,10 @@ def _swap_once(builder: Builder, conn: Connection[Any], build: Build) -> Build:
         target = max([builder.head(), *(row["position"] for row in live)])
         if target - build.position > _LAST_EVENTS:
             raise _TooFarBehindError
-        builder.fold_within(conn, build, target)
+        with side.transaction():
+            reached = builder.fold_within(side, build, target)
+        build.position = reached
+        _await_earlier(side, _LAST_WAIT_S)
         kept = _record_live(conn, build, live)
         _BUILDS.lock_timeout(conn, milliseconds=str(READERS_WAIT_MS))
         _BUILDS.build_swap(conn, schema=build.schema_name, old_schema=kept.schema_name)
@@ -122,8 +140,23 @@ def _record_live(conn: Connection[Any], build: Build, live: list[dict[str, Any]]
     return msgspec.convert({**row, "state": "ready", "position": min(shards), "positions": uneven}, Build)
 
 
+def _await_earlier(conn: Connection[Any], patience: float) -> None:
+    """Wait until no transaction is open that is open now. Raises `_InUseError` after `patience` seconds."""
+    deadline = time.monotonic() + patience
+    earlier = {row["transaction"] for row in _BUILDS.open_transactions(conn)}
+    while earlier:
+        rows = [row for row in _BUILDS.open_transactions(conn) if row["transaction"] in earlier]
+        if rows and time.monotonic() > deadline:
+            raise _InUseError(_named(rows))
+        earlier = {row["transaction"] for row in rows}
+        time.sleep(_LOOK_S if earlier else 0)
+
+
 def _in_the_way(conn: Connection[Any], build: Build) -> str:
-    rows = list(_BUILDS.in_the_way(conn, tables=build.tables))
+    return _named(list(_BUILDS.in_the_way(conn, tables=build.tables)))
+
+
+def _named(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return ""
     first = rows[0]

@@ -1,6 +1,7 @@
 """`evosense parked`: events that were set aside, trying them again, and leaving them out for good."""
 
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 import nats.errors
 import typer
@@ -88,10 +89,13 @@ def retry(
     with projecting() as (settings, side):
         with side.connect() as conn:
             rows = list(_ENGINE.parked(conn))
+        if everything and not rows:
+            console.print("nothing is parked")
+            return
         chosen = {row["position"] for row in rows} if everything else set(positions or ())
         if unknown := chosen - {row["position"] for row in rows}:
             raise CommandError(f"no event is parked at position {', '.join(map(str, sorted(unknown)))}")
-        failed = _retry_projections(side, rows, chosen)
+        failed = _retry_projections(side, None if everything else _streams(rows, chosen))
         _retry_worker(settings, [row["position"] for row in rows if row["subscriber"] == WORKER], chosen)
     if failed:
         raise CommandError(f"{failed:,} events are still parked: see `evosense parked list`")
@@ -114,7 +118,7 @@ def skip(
             ours = [row for row in rows if row["position"] == position]
             if not ours:
                 raise CommandError(f"no event is parked at position {position}")
-            if ours[0]["reason"] == HELD_BACK:
+            if any(row["reason"] == HELD_BACK for row in ours):
                 raise CommandError(
                     f"the event at position {position} is only held back behind an earlier one of its stream: "
                     "retry or skip that one"
@@ -125,7 +129,7 @@ def skip(
                 else:
                     _ENGINE.unpark(conn, subscriber=WORKER, position=position)
         console.print(f"skipped the event at position {position:,}")
-        _retry_projections(side, rows, {position})
+        _retry_projections(side, _streams(rows, {position}))
 
 
 def parked_table(rows: list[dict[str, Any]], most: int) -> Table:
@@ -147,14 +151,16 @@ def parked_table(rows: list[dict[str, Any]], most: int) -> Table:
     return table
 
 
-def _retry_projections(side: ReadSide, rows: list[dict[str, Any]], chosen: set[int]) -> int:
-    """Retry in the order of the log, with all that is held back in the same streams; returns how many still wait."""
-    streams = {row["stream_id"] for row in rows if row["position"] in chosen}
-    due = [row for row in rows if row["subscriber"] == SUBSCRIBER and row["stream_id"] in streams]
+def _streams(rows: list[dict[str, Any]], chosen: set[int]) -> set[UUID]:
+    """The streams of what the projections have parked at these positions."""
+    return {row["stream_id"] for row in rows if row["subscriber"] == SUBSCRIBER and row["position"] in chosen}
+
+
+def _retry_projections(side: ReadSide, streams: set[UUID] | None) -> int:
+    """Retry what is parked of these streams, or of all; returns how many still wait."""
     failed = 0
     with side.connect() as conn:
-        for row in due:
-            result = side.parked.retry(conn, row["position"])
+        for result in side.parked.retry_streams(conn, streams):
             if result.outcome == "projected":
                 console.print(f"projected the event at position {result.position:,}")
             elif result.outcome in ("failed", "waiting"):

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from adapters.migrations import require_current_schema
 from adapters.settings import Settings
 from api.cli.installation import Installation, configured
+from api.cli.memory import collect_less
 from api.cli.screen import CommandError, console
 from api.wiring import ReadSide, read_side
 from projections.build import Build, Missing, chosen
@@ -35,6 +36,7 @@ def projecting() -> Iterator[tuple[Settings, ReadSide]]:
     with configured(start=True) as settings:
         require_current_schema(settings.runtime_dsn)
         side = read_side(settings)
+        collect_less()
         try:
             yield settings, side
         finally:

@@ -19,6 +19,7 @@ from adapters.migrations import require_current_schema
 from adapters.settings import Settings
 from adapters.telemetry import configure_logging
 from api.app import create_app
+from api.cli.memory import collect_less
 from api.cli.screen import CommandError
 from api.liveness import NotWorking, check_role
 from api.relay import run_relay
@@ -62,6 +63,7 @@ def projector(supervised: Supervised = False) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     side = read_side(settings)
+    collect_less()
     try:
         side.engine.run(stop, poll=settings.projector_poll)
     finally:

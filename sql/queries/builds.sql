@@ -101,6 +101,22 @@ JOIN pg_stat_activity AS a ON a.pid = l.pid
 WHERE c.relname = ANY(:tables::text[]) AND l.granted AND l.pid <> pg_backend_pid()
 ORDER BY seconds DESC NULLS LAST;
 
+-- name: open_transactions()
+-- Of this database, the longest first. Projectors, who have their checkpoints locked or wait for that, look anew with
+-- each statement.
+SELECT l.virtualtransaction AS transaction, a.pid, coalesce(nullif(a.application_name, ''), a.usename) AS who,
+    extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds
+FROM pg_locks AS l
+JOIN pg_stat_activity AS a ON a.pid = l.pid
+WHERE l.locktype = 'virtualxid' AND l.granted AND l.pid <> pg_backend_pid() AND a.datname = current_database()
+    AND a.usesysid IS NOT NULL -- not autovacuum
+    AND NOT EXISTS (
+        SELECT FROM pg_locks AS c
+        WHERE c.pid = l.pid AND c.relation = 'evosense_ops.projection_checkpoints'::regclass
+            AND c.mode IN ('RowShareLock', 'RowExclusiveLock')
+    )
+ORDER BY seconds DESC NULLS LAST;
+
 -- name: size_of(tables)$
 -- Bytes that these tables take, with their indexes and partitions.
 SELECT coalesce(sum(pg_total_relation_size(tree.relid)), 0)::bigint

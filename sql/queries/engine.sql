@@ -185,7 +185,7 @@ JOIN evosense_ops.parked_events AS one USING (subscriber, stream_id)
 WHERE one.subscriber = :subscriber AND one.position = :position AND earlier.position < one.position;
 
 -- name: parked_positions(subscriber)
-SELECT position FROM evosense_ops.parked_events WHERE subscriber = :subscriber ORDER BY position;
+SELECT position, stream_id FROM evosense_ops.parked_events WHERE subscriber = :subscriber ORDER BY position;
 
 -- name: parked_counts()
 SELECT subscriber, count(*) AS parked FROM evosense_ops.parked_events GROUP BY subscriber ORDER BY subscriber;

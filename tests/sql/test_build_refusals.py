@@ -1,4 +1,4 @@
-"""What the owner's functions for builds refuse: others' objects in the way, foreign schemas, other roles, strange names."""
+"""What the owner's functions for builds refuse: others' objects in the way, other schemas and roles, strange names."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -184,6 +184,23 @@ def test_open_connections_find_the_new_tables(builds: Builds, settings: Settings
         assert answers() == {"new"}
 
 
+def test_a_swap_that_has_to_wait_too_long_changes_nothing(builds: Builds, settings: Settings) -> None:
+    schema = ready(builds, builds.all)
+    before = structure(builds.admin, "evosense")
+    with session(settings, "evosense_app", A) as app:
+        builds.conn.execute("SET lock_timeout = '40ms'")
+        for question in ("SELECT FROM messages_message", "SELECT FROM tenant_metrics"):
+            with app.transaction():
+                app.execute(question)
+                with pytest.raises(errors.LockNotAvailable):
+                    builds.swap(schema)
+            assert structure(builds.admin, "evosense") == before
+        builds.conn.execute("RESET lock_timeout")
+    assert builds.texts() == {"old"}
+    builds.swap(schema)
+    assert builds.texts() == {"new"}
+
+
 def test_the_vector_index_is_there_and_used_after_a_swap(builds: Builds) -> None:
     builds.swap(ready(builds, ["messages_embedding"]))
     builds.admin.execute("SET enable_seqscan = off; SET enable_sort = off")

@@ -44,7 +44,7 @@ def everything(projection: str, position: int, event: Event) -> bool:
 
 def fold(log: Mapping[int, Event], counts: Counts = everything) -> Tables:
     """What the tables should hold, given the log by position and which events count for which projection."""
-    model = _Model({event.originator_id: position for position, event in reversed(sorted(log.items()))})
+    model = _Model({event.originator_id: position for position, event in sorted(log.items(), reverse=True)})
     for position, event in sorted(log.items()):
         for projection, take in model.projections.items():
             if counts(projection, position, event):

@@ -135,7 +135,7 @@ class System:
 
     def one(self, query: str, *values: object) -> Any:
         """The only column of the only row."""
-        row = self.admin.execute(query.encode(), values).fetchone()
+        row = self.admin.execute(query.encode(), values or None).fetchone()
         assert row is not None, query
         return row[0]
 
