@@ -107,6 +107,7 @@ class Engine:
                 _log.error("the database can't be worked with (%s); trying again", type(error).__name__)
                 stop.wait(rest)
                 rest = min(2 * rest, _LAST_REST_S)
+        self._stop = threading.Event()
         self.close()
 
     def _run(self, stop: threading.Event, poll: float, channel: str) -> None:
@@ -239,6 +240,8 @@ class Engine:
             except ProjectionConflict:
                 return taken + 1
             except PoisonEvent as poison:
+                if self._stop.is_set():  # it was not tried with patience
+                    return taken + 1
                 try:
                     self._pass_by(held, poison)
                 except ProjectionConflict:

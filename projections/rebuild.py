@@ -31,6 +31,22 @@ class Watcher(Protocol):
         """Something is waited for."""
 
 
+class Unwatched:
+    """Nobody is told: for programs that need no bar."""
+
+    def began(self, build: Build, resumed: bool) -> None:
+        """See `Watcher`."""
+
+    def loaded(self, events: int, position: int, head: int) -> None:
+        """See `Watcher`."""
+
+    def making(self, one: Missing, number: int, of: int) -> None:
+        """See `Watcher`."""
+
+    def waiting(self, what: str) -> None:
+        """See `Watcher`."""
+
+
 class RebuildReport(msgspec.Struct, frozen=True):
     """What a rebuild did: events folded, rows in each table afterwards, the position, and what was kept.
 

@@ -18,7 +18,7 @@ from adapters.settings import Settings
 from api.accounts import ensure_first_admin
 from api.wiring import read_side, write_side
 from projections.catalog import all_projections
-from projections.rebuild import rebuild
+from projections.rebuild import Unwatched, rebuild
 from tests.conftest import RUNTIME
 from tests.support.deployment import ROOT
 from tests.support.systems import administrator, contents, drain
@@ -71,8 +71,7 @@ def test_a_dump_comes_back_as_it_was(
         assert migrate(restored.admin_dsn, runtime_dsn=restored.runtime_dsn).applied == ()
         if left_out:
             side = read_side(restored)
-            with side.connect() as conn:
-                rebuild(side.engine, all_projections(), conn, lambda *_: None)
+            rebuild(side.builder, [projection.name for projection in all_projections()], Unwatched())
             side.close()
         with administrator(settings) as before, administrator(restored) as after:
             assert contents(after) == contents(before)
