@@ -163,14 +163,14 @@ def test_an_idle_engine_holds_no_lock_and_no_transaction(system: System) -> None
     with running(engine_of(system.read), poll=60):
         wait_for(system.at_head, "it has projected")
         wait_for(
-            lambda: system.one(f"SELECT bool_and(state = 'idle' AND query LIKE 'LISTEN%%') {ours} AND pid IN "  # noqa: S608
+            lambda: system.one(f"SELECT bool_and(state = 'idle' AND query LIKE 'LISTEN%%') {ours} AND pid IN "
                                f"(SELECT pid {ours} AND query LIKE 'LISTEN%%')") is True,
             "it listens",
         )  # fmt: skip
         for _ in range(20):
             # It renews its lease now and then: within such a moment there are locks, not afterwards.
             wait_for(
-                lambda: system.one(f"SELECT count(*) {ours} AND xact_start IS NOT NULL") == 0,  # noqa: S608
+                lambda: system.one(f"SELECT count(*) {ours} AND xact_start IS NOT NULL") == 0,
                 "no transaction is open",
             )
             held = system.admin.execute(

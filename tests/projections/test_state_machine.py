@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, Phase
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -374,6 +374,9 @@ def _chosen() -> examples:
         database=None,
         deadline=None,
         print_blob=True,
+        report_multiple_bugs=False,
+        # Shrinking would take minutes; the steps of what failed are printed as they are.
+        phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
 
