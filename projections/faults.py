@@ -7,7 +7,14 @@ import psycopg
 from eventsourcing.persistence import MapperDeserialisationError, Notification, PersistenceError
 
 #: What is wrong with the database, the way to it or its schema, not with an event: tried again for as long as it takes.
-FAULTS: Final = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.ProgrammingError, PersistenceError)
+#: `InternalError`: the server has ended the transaction of a frozen process, or lets nobody write after a switch-over.
+FAULTS: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.ProgrammingError,
+    psycopg.InternalError,
+    PersistenceError,
+)
 
 
 class ProjectionConflict(Exception):

@@ -85,8 +85,8 @@ def rebuild(
     with builder.guard(REBUILD_GUARD) as guard, builder.connect() as conn:
         if guard is None:
             raise AlreadyRunning("a rebuild, a rollback or a new layout of shards is running already")
+        _refuse_obstacles(conn, [table for projection in chosen(wanted) for table in projection.tables])
         build, resumed = _begun(builder, conn, wanted)
-        _refuse_obstacles(conn, build)
         watcher.began(build, resumed)
         events = _fill(builder, conn, build, watcher)
         before_swap()
@@ -112,7 +112,7 @@ def rollback(builder: Builder, watcher: Watcher, *, keep: bool = False, patience
                 f"the tables in {build.schema_name} are of schema version {build.schema_version}, and the database was "
                 "migrated since: they can't be brought back; rebuild instead"
             )
-        _refuse_obstacles(conn, build)
+        _refuse_obstacles(conn, build.tables)
         watcher.began(build, True)
         builder.level(conn, build)
         head = builder.head()
@@ -149,8 +149,8 @@ def _begun(builder: Builder, conn: Connection[Any], names: list[str]) -> tuple[B
     return builder.begin(conn, "rebuild", names), False
 
 
-def _refuse_obstacles(conn: Connection[Any], build: Build) -> None:
-    found = list(_BUILDS.build_obstacles(conn, tables=build.tables))
+def _refuse_obstacles(conn: Connection[Any], tables: list[str]) -> None:
+    found = list(_BUILDS.build_obstacles(conn, tables=tables))
     if found:
         listed = "; ".join(f"{row['kind']} {row['name']} of {row['owner']} (on {row['on_table']})" for row in found)
         raise BuildError(

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from psycopg import Connection
 from rich.filesize import decimal
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from adapters.migrations import require_current_schema
 from adapters.settings import Settings
@@ -89,7 +89,7 @@ def bar() -> Iterator[Progress]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f}" if console.is_terminal else "{task.percentage:.0f} %"),
+        MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )

@@ -121,7 +121,7 @@ ORDER BY seconds DESC NULLS LAST;
 -- Bytes that these tables take, with their indexes and partitions.
 SELECT coalesce(sum(pg_total_relation_size(tree.relid)), 0)::bigint
 FROM unnest(:tables::text[]) AS t(name)
-CROSS JOIN LATERAL pg_partition_tree(format('evosense.%I', t.name)::regclass) AS tree;
+CROSS JOIN LATERAL pg_partition_tree(format('evosense.%%I', t.name)::regclass) AS tree;
 
 -- name: schema_size(schema)$
 SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint
