@@ -150,7 +150,8 @@ class Vault:
         self._forget_after = forget_after
         self._clock = clock
         # In the order of loading, which is the order of expiry. Each with the time at which it expires.
-        self._known: dict[UUID, tuple[TenantKey, float]] = {}
+        # By the number of the tenant's UUID: the hash of the UUID itself runs Python code, for every event.
+        self._known: dict[int, tuple[TenantKey, float]] = {}
         self._forgotten = 0
         self._lock = threading.Lock()
 
@@ -184,7 +185,7 @@ class Vault:
     def key(self, tenant_id: UUID) -> TenantKey:
         """The tenant's key. Raises `VaultError` where there is none, `MasterKeyError` where it does not open."""
         # Asked for each event, so without the lock: reading a dict is atomic.
-        known = self._known.get(tenant_id)
+        known = self._known.get(tenant_id.int)
         if known is not None and self._clock() < known[1]:
             return known[0]
         return self._load(tenant_id)
@@ -193,7 +194,7 @@ class Vault:
         """Load the tenant's key again at its next use: it was erased or changed."""
         with self._lock:
             self._forgotten += 1
-            self._known.pop(tenant_id, None)
+            self._known.pop(tenant_id.int, None)
 
     def _load(self, tenant_id: UUID) -> TenantKey:
         with self._lock:
@@ -208,8 +209,8 @@ class Vault:
         with self._lock:
             # What was forgotten while it was being read may be this one: use it now, and read it again next time.
             if forgotten == self._forgotten:
-                self._known.pop(tenant_id, None)
-                self._known[tenant_id] = (key, expiry)
+                self._known.pop(tenant_id.int, None)
+                self._known[tenant_id.int] = (key, expiry)
                 while len(self._known) > self._remember:
                     del self._known[next(iter(self._known))]
         return key

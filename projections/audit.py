@@ -5,7 +5,7 @@ skipped is in neither. Whatever else differs is a difference.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 from uuid import UUID
@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 from psycopg import Connection, Rollback
 
-from projections.build import Build, Builder, OnProgress, chosen
+from projections.build import Build, Builder, LeaveOut, OnProgress, chosen
 from projections.parking import SUBSCRIBER
 from sql import queries
 
@@ -88,7 +88,7 @@ class Auditor:
         with self._builder.connect() as conn:
             self._builder.drop_orphans(conn, "audit")
             for _ in range(_ROUNDS):
-                parked = _parked(conn)
+                parked = left_behind(conn, self._names)
                 build = self._builder.begin(conn, "audit", self._names, unlogged=True)
                 try:
                     with self._builder.own_guard(build), self._side_by_side(conn, build, parked, on_progress) as moment:
@@ -101,7 +101,7 @@ class Auditor:
 
     @contextmanager
     def _side_by_side(
-        self, conn: Connection[Any], build: Build, parked: frozenset[int], on_progress: OnProgress
+        self, conn: Connection[Any], build: Build, parked: LeaveOut, on_progress: OnProgress
     ) -> Iterator[tuple[Connection[Any], int] | None]:
         """A transaction that sees both at one position; None where something was parked or released meanwhile."""
         target = min(_positions(conn, build))
@@ -115,7 +115,7 @@ class Auditor:
                     self._builder.advance(
                         conn, build, starts, ends, leave_out=parked, tenant_id=self._tenant_id, bare=True
                     )
-                disturbed = _parked(holding) != parked
+                disturbed = left_behind(holding, self._names) != parked
                 _BUILDS.snapshot(seeing)
                 _BUILDS.is_alive(seeing)  # the first look takes the snapshot, while they still wait
             yield None if disturbed else (seeing, max(ends))
@@ -175,8 +175,14 @@ def _digests(
     return {row["tenant_id"]: (row["rows"], row["digest"]) for row in rows}
 
 
-def _parked(conn: Connection[Any]) -> frozenset[int]:
-    return frozenset(row["position"] for row in _ENGINE.parked_positions(conn, subscriber=SUBSCRIBER))
+def left_behind(conn: Connection[Any], names: Collection[str]) -> dict[int, frozenset[str]]:
+    """What is parked for these projections: positions, each with the projections that are without it."""
+    found = {
+        row["position"]: frozenset(names).intersection(row["projections"] or names)
+        for row in _ENGINE.parked(conn)
+        if row["subscriber"] == SUBSCRIBER
+    }
+    return {position: without for position, without in found.items() if without}
 
 
 def _positions(conn: Connection[Any], build: Build) -> list[int]:

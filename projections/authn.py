@@ -43,8 +43,7 @@ class AuthnProjection:
                 **_columns(born),
             )
         if changes:
-            row_ids = batch.row_ids(conn, changes)
-            ids = [row_ids[stream] for stream in changes]
+            ids = batch.row_ids(conn, list(changes))
             self._queries.change_users(conn, ids=ids, **_columns(list(changes.values())))
 
 

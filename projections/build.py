@@ -5,9 +5,11 @@ that a build that was killed goes on where it was. The tables are loaded with no
 that the live tables have is made afterwards, piece by piece.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import groupby
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
@@ -36,6 +38,8 @@ REBUILD_GUARD: Final = 1
 #: Guards of audits and replays: this number and the build's.
 _OWN_GUARD: Final = 1000
 
+#: Positions that are to be left out, each with the names of the projections that leave it out.
+LeaveOut = Mapping[int, Collection[str]]
 Purpose = Literal["rebuild", "audit", "replay", "kept"]
 OnProgress = Callable[[int, int], None]
 
@@ -44,6 +48,13 @@ _BUILDS: Final = queries("builds")
 
 class BuildError(Exception):
     """A build can't be begun or go on; the message says why and what to do."""
+
+
+class Lacking(msgspec.Struct):
+    """An event that was parked for some projections when their tables were set aside: they are without it."""
+
+    position: int
+    projections: list[str]
 
 
 class Build(msgspec.Struct):
@@ -58,6 +69,7 @@ class Build(msgspec.Struct):
     position: int
     until: int | None
     positions: list[int] | None
+    parked: list[Lacking]
     fingerprint: str
     schema_version: int
 
@@ -172,7 +184,7 @@ class Builder:
         target: int,
         on_progress: OnProgress,
         *,
-        leave_out: Collection[int] = (),
+        leave_out: LeaveOut = MappingProxyType({}),
         tenant_id: UUID | None = None,
         bare: bool = True,
     ) -> int:
@@ -195,7 +207,8 @@ class Builder:
                 coming = ahead.submit(self._read, folder, page.reached, target, part, limit)
                 with conn.transaction():
                     _BUILDS.load_settings(conn)
-                    self._fold(conn, build, folder, page, without(opened, leave_out))
+                    self._apply(conn, folder, page, opened, build.position, leave_out)
+                    self._move(conn, build, page.reached)
                 build.position = page.reached
                 events += len(page.notifications)
                 on_progress(events, build.position)
@@ -219,9 +232,21 @@ class Builder:
             if page.reached <= there.position:
                 self._move(conn, there, target)
                 break
-            self._fold(conn, there, folder, page, opened)
+            self._apply(conn, folder, page, opened, there.position)
+            self._move(conn, there, page.reached)
             there.position = page.reached
         return target
+
+    def complete(self, conn: Connection[Any], build: Build) -> None:
+        """Fold in what was parked when the tables were set aside. Raises `PoisonEvent` where that still can't be done."""
+        with conn.transaction():
+            for lacking in build.parked:
+                after, at = lacking.position - 1, lacking.position
+                folder = Folder(self._mapper, chosen(lacking.projections, build.schema_name))
+                page, opened = self._read(folder, after, at, limit=1)
+                self._apply(conn, folder, page, opened, after)
+            _BUILDS.unpark_build(conn, id=build.id)
+        build.parked = []
 
     def level(self, conn: Connection[Any], build: Build) -> None:
         """Bring the shards of tables that were set aside at different positions to one."""
@@ -240,7 +265,7 @@ class Builder:
         starts: Sequence[int],
         ends: Sequence[int],
         *,
-        leave_out: Collection[int] = (),
+        leave_out: LeaveOut = MappingProxyType({}),
         tenant_id: UUID | None = None,
         bare: bool = False,
     ) -> None:
@@ -251,7 +276,7 @@ class Builder:
             at = start
             while at < end:
                 page, opened = self._read(folder, at, end, part, self._batch)
-                self._apply(conn, folder, page, without(opened, leave_out), at)
+                self._apply(conn, folder, page, opened, at, leave_out)
                 at = page.reached if page.notifications else end
 
     def _read(
@@ -260,17 +285,22 @@ class Builder:
         page = read(self.reader, after, limit, target, part)
         return page, folder.open(page.notifications)
 
-    def _fold(self, conn: Connection[Any], build: Build, folder: Folder, page: Page, opened: Sequence[Opened]) -> None:
-        self._apply(conn, folder, page, opened, build.position)
-        self._move(conn, build, page.reached)
-
-    def _apply(self, conn: Connection[Any], folder: Folder, page: Page, opened: Sequence[Opened], after: int) -> None:
+    def _apply(
+        self,
+        conn: Connection[Any],
+        folder: Folder,
+        page: Page,
+        opened: Sequence[Opened],
+        after: int,
+        leave_out: LeaveOut = MappingProxyType({}),
+    ) -> None:
         rest = without(opened, skipped_between(conn, after, page.reached))
-        try:
-            with conn.transaction():
-                folder.apply(conn, rest, folder.projections)
-        except PoisonEvent:
-            folder.apply_singly(conn, rest, folder.projections)
+        for projections, events in _divided(folder.projections, rest, leave_out):
+            try:
+                with conn.transaction():
+                    folder.apply(conn, events, projections)
+            except PoisonEvent:
+                raise folder.culprit(conn, events, projections) from None
 
     @staticmethod
     def _move(conn: Connection[Any], build: Build, position: int) -> None:
@@ -299,6 +329,8 @@ class Builder:
             on_step(one, number, len(steps))
             try:
                 with conn.transaction():
+                    # A crash may cost the last few pieces, too: they are missing then, and are made again.
+                    _BUILDS.load_settings(conn)
                     _BUILDS.index_settings(conn, memory=INDEX_MEMORY)
                     _BUILDS.build_make(conn, schema=build.schema_name, **one._asdict())
             except psycopg.errors.ForeignKeyViolation:
@@ -343,6 +375,15 @@ def _topics(projections: Sequence[Projection]) -> tuple[str, ...]:
         for event in {event for projection in projections for event in projection.events}
         for version in range(1, event.type_version + 1)
     ) or ("nothing",)
+
+
+def _divided(
+    projections: Sequence[Projection], opened: Sequence[Opened], leave_out: LeaveOut
+) -> Iterator[tuple[list[Projection], list[Opened]]]:
+    """The projections in their order, those together that leave out the same events, with what is left for them."""
+    here = {one.notification.id for one in opened} & leave_out.keys()
+    for left_out, group in groupby(projections, lambda p: {at for at in here if p.name in leave_out[at]}):
+        yield list(group), without(opened, left_out)
 
 
 def _limit(batch: int, page: Page) -> int:

@@ -44,8 +44,7 @@ class ConnectionsProjection:
             senders = [event.company_sender for _, event in registered]
             self._queries.put_company_senders(conn, connection_ids=ids, tenant_ids=tenant_ids, senders=senders)
         if changes:
-            row_ids = batch.row_ids(conn, changes)
-            ids = [row_ids[stream] for stream in changes]
+            ids = batch.row_ids(conn, list(changes))
             self._queries.change_connections(conn, ids=ids, **_columns(list(changes.values())))
 
 

@@ -22,7 +22,7 @@ from projections.faults import FAULTS, PoisonEvent, ProjectionConflict
 from projections.folding import Folder
 from projections.leases import BEAT_S, FROZEN_S, LEASE_S, Held, Leases
 from projections.pacing import Pace
-from projections.parking import PROJECTED, park, set_aside
+from projections.parking import PROJECTED, fold, park
 from projections.reading import LogReader, read
 from sql import queries
 
@@ -174,13 +174,7 @@ class Engine:
         conn = self._connection()
         with conn.transaction():
             self._lock(conn, held)
-            aside = set_aside(conn, names, start, reached)
-            here = [one for one in opened if one.notification.id not in aside.positions]
-            for one in here:
-                if one.notification.originator_id in aside.streams:
-                    park(conn, one.notification, names)
-            free = [one for one in here if one.notification.originator_id not in aside.streams]
-            self._folder.apply(conn, free, active)
+            fold(conn, self._folder, opened, active, start, reached)
             self._move(conn, held, names, start, reached)
         held.positions.update(dict.fromkeys(names, reached))
         self._pace.took(page.notifications, time.monotonic() - began)

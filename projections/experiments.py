@@ -47,13 +47,13 @@ class ExperimentsProjection:
         if not recorded:
             return
         events = [event for _, event in recorded]
-        messages = batch.row_ids(conn, (event.message_id for event in events))
+        messages = batch.row_ids(conn, [event.message_id for event in events])
         self._inferences.insert(
             conn,
             {
                 "ids": [position for position, _ in recorded],
                 "tenant_ids": [event.tenant_id for event in events],
-                "message_ids": [messages[event.message_id] for event in events],
+                "message_ids": messages,
                 "model_names": [event.model_name for event in events],
                 "prompt_versions": [event.prompt_version for event in events],
                 "template_hashes": [event.template_hash for event in events],

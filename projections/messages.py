@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from typing import Any, Final
-from uuid import UUID
 
 from psycopg import Connection
 
@@ -31,8 +30,9 @@ _MESSAGE_TYPES: Final = (
 _VECTOR_TYPES: Final = ("int8", "uuid", "varchar", "halfvec")
 
 _Received = Sequence[tuple[int, MessageReceived]]
-_Analyzed = dict[UUID, MessageAnalyzed]
-_Embedded = dict[UUID, MessageEmbedded]
+# By the number of the stream's UUID, whose own hash is slow.
+_Analyzed = dict[int, MessageAnalyzed]
+_Embedded = dict[int, MessageEmbedded]
 
 
 class MessagesProjection:
@@ -52,8 +52,8 @@ class MessagesProjection:
     def project(self, conn: Connection[Any], batch: Batch) -> None:
         """See `Projection.project`. A message that is analysed in the batch it came in is written once."""
         received = batch.of(MessageReceived)
-        analyzed = {event.originator_id: event for _, event in batch.of(MessageAnalyzed)}
-        embedded = {event.originator_id: event for _, event in batch.of(MessageEmbedded)}
+        analyzed = {event.originator_id.int: event for _, event in batch.of(MessageAnalyzed)}
+        embedded = {event.originator_id.int: event for _, event in batch.of(MessageEmbedded)}
         if received:
             self._insert(conn, batch, received, analyzed, embedded)
         if analyzed or embedded:
@@ -65,8 +65,8 @@ class MessagesProjection:
         """Write the new messages with all that the batch says of them, and take that out of the two dictionaries."""
         ids = [position for position, _ in received]
         events = [event for _, event in received]
-        connections = batch.row_ids(conn, (event.connection_id for event in events))
-        streams = [event.originator_id for event in events]
+        connections = batch.row_ids(conn, [event.connection_id for event in events])
+        streams = [event.originator_id.int for event in events]
         analyses = [analyzed.pop(stream, None) for stream in streams]
         vectors = [embedded.pop(stream, None) for stream in streams]
         self._messages.insert(
@@ -74,7 +74,7 @@ class MessagesProjection:
             {
                 "ids": ids,
                 "tenant_ids": [event.tenant_id for event in events],
-                "connection_ids": [connections[event.connection_id] for event in events],
+                "connection_ids": connections,
                 "chat_ids": [event.chat_id for event in events],
                 "senders": [event.sender for event in events],
                 "texts": [event.text for event in events],
@@ -98,11 +98,11 @@ class MessagesProjection:
     def _learn(self, conn: Connection[Any], batch: Batch, analyzed: _Analyzed, embedded: _Embedded) -> None:
         """Write what became known of messages that were there already."""
         streams = list(dict.fromkeys((*analyzed, *embedded)))
-        row_ids = batch.row_ids(conn, streams)
+        events = [analyzed.get(stream) or embedded[stream] for stream in streams]
         vectors = [embedded.get(stream) for stream in streams]
         self._queries.learn(
             conn,
-            ids=[row_ids[stream] for stream in streams],
+            ids=batch.row_ids(conn, [event.originator_id for event in events]),
             **_analysis_columns([analyzed.get(stream) for stream in streams]),
             models=[event and event.model_name for event in vectors],
             embeddings=Vectors(event.vector if event else None for event in vectors),

@@ -64,6 +64,27 @@ def park(conn: Connection[Any], poison: PoisonEvent | Notification, names: Seque
     )
 
 
+def fold(
+    conn: Connection[Any],
+    folder: Folder,
+    opened: Sequence[Opened],
+    active: Sequence[Projection],
+    after: int,
+    up_to: int,
+) -> None:
+    """Fold the events between two positions into the tables of `active`, but for what is set aside.
+
+    Events of streams that are held back are parked. Raises as `Folder.apply` does.
+    """
+    names = [projection.name for projection in active]
+    aside = set_aside(conn, names, after, up_to)
+    here = [one for one in opened if one.notification.id not in aside.positions]
+    for one in here:
+        if one.notification.originator_id in aside.streams:
+            park(conn, one.notification, names)
+    folder.apply(conn, [one for one in here if one.notification.originator_id not in aside.streams], active)
+
+
 class Retried(msgspec.Struct, frozen=True):
     """What became of a parked event: projected, parked again (with the reason), or waiting behind an earlier one."""
 
@@ -81,7 +102,7 @@ class ParkedEvents:
 
     def __init__(self, reader: LogReader, folder: Folder) -> None:
         self._reader = reader
-        self._folder = folder
+        self.folder = folder
         self._names = [projection.name for projection in folder.projections]
 
     def retry(self, conn: Connection[Any], position: int) -> Retried:
@@ -98,7 +119,7 @@ class ParkedEvents:
                 opened = self._opened(position)
                 if not opened:
                     return Retried(position, "failed", "the log holds no event at this position")
-                self._folder.apply(conn, opened, self._projections(row["projections"]))
+                self.folder.apply(conn, opened, self._projections(row["projections"]))
                 _ENGINE.unpark(conn, subscriber=SUBSCRIBER, position=position)
                 _ENGINE.notify(conn, channel=PROJECTED, payload="unparked")
         except PoisonEvent as poison:
@@ -149,7 +170,7 @@ class ParkedEvents:
 
     def _opened(self, position: int) -> list[Opened]:
         page = read(self._reader, position - 1, 1, position)
-        return self._folder.open(page.notifications)
+        return self.folder.open(page.notifications)
 
     def _projections(self, names: Sequence[str] | None) -> list[Projection]:
-        return [p for p in self._folder.projections if names is None or p.name in names]
+        return [p for p in self.folder.projections if names is None or p.name in names]

@@ -114,6 +114,7 @@ def rollback(builder: Builder, watcher: Watcher, *, keep: bool = False, patience
             )
         _refuse_obstacles(conn, build.tables)
         watcher.began(build, True)
+        builder.complete(conn, build)
         builder.level(conn, build)
         head = builder.head()
         events = builder.load(

@@ -6,13 +6,12 @@ from typing import Any, Final
 
 from psycopg import Connection
 
+from projections.audit import left_behind
 from projections.build import Build, Builder, BuildError, Missing, OnProgress
 from projections.catalog import all_projections
-from projections.parking import SUBSCRIBER
 from sql import queries
 
 _BUILDS: Final = queries("builds")
-_ENGINE: Final = queries("engine")
 _LOG: Final = queries("log")
 
 
@@ -38,8 +37,7 @@ def replay(
             raise BuildError(f"the log ends at position {head}: there is no position {until} yet")
         build = _begun(builder, conn, schema, until)
         with builder.own_guard(build):
-            parked = [row["position"] for row in _ENGINE.parked_positions(conn, subscriber=SUBSCRIBER)]
-            builder.load(conn, build, until, on_progress, leave_out=parked)
+            builder.load(conn, build, until, on_progress, leave_out=left_behind(conn, build.projections))
             builder.finish(conn, build, on_step)
             _BUILDS.build_publish(conn, schema=schema)
         return build

@@ -136,7 +136,7 @@ def _record_live(conn: Connection[Any], build: Build, live: list[dict[str, Any]]
         schema_version=build.schema_version,
     )
     uneven = shards if len(set(shards)) > 1 else None
-    _BUILDS.keep_build(conn, id=row["id"], position=min(shards), positions=uneven)
+    _BUILDS.keep_build(conn, id=row["id"], position=min(shards), positions=uneven, subscriber=SUBSCRIBER)
     return msgspec.convert({**row, "state": "ready", "position": min(shards), "positions": uneven}, Build)
 
 

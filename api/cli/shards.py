@@ -19,7 +19,7 @@ def shards(
     """
     try:
         with projecting() as (_, side):
-            position = lay_out(side.builder, number)
+            position = lay_out(side.builder, number, folder=side.parked.folder)
     except (BuildError, NotLevel) as error:
         raise CommandError(str(error)) from None
     console.print(f"the projections run in {number} shards from position {position:,} on")

@@ -12,7 +12,7 @@ DECLARE
 BEGIN
     IF NOT EXISTS (
         SELECT
-        FROM evosense_ops.build_missing(p_schema) m
+        FROM evosense_ops.build_missing(p_schema, p_kind) m
         WHERE m.kind = p_kind AND m.table_name = p_table AND m.name = p_name
     ) THEN
         RAISE EXCEPTION '% % of table % is not missing from schema %',

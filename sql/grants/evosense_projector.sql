@@ -30,7 +30,7 @@ GRANT SELECT, INSERT, DELETE ON evosense_ops.skipped_events TO evosense_projecto
 -- The owner's functions that build and swap read models. The steps within them (build_table and others) are nobody's.
 GRANT EXECUTE ON FUNCTION
     evosense_ops.build_begin(text, boolean),
-    evosense_ops.build_missing(text),
+    evosense_ops.build_missing(text, text),
     evosense_ops.build_make(text, text, text, text),
     evosense_ops.build_swap(text, text),
     evosense_ops.build_unvalidated(text[]),

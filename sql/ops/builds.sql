@@ -13,6 +13,7 @@ CREATE TABLE evosense_ops.builds (
     -- last log position folded into it; moved with the rows, by compare and set
     position bigint NOT NULL DEFAULT 0 CHECK (position >= 0),
     positions bigint[], -- of kept tables: by shard, where the shards stood apart
+    parked jsonb NOT NULL DEFAULT '[]', -- of kept tables: what they are without, as [{position, projections}]
     until bigint, -- of a replay: the position that it shows
     fingerprint text NOT NULL, -- of the program's projectors: a build is continued only by the same
     schema_version integer NOT NULL,

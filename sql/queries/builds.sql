@@ -4,18 +4,18 @@
 INSERT INTO evosense_ops.builds (schema_name, purpose, projections, tables, until, fingerprint, schema_version)
 SELECT coalesce(:schema::text, 'evosense_' || :purpose || '_' || (SELECT coalesce(max(id), 0) + 1 FROM evosense_ops.builds)),
     :purpose, :projections::text[], :tables::text[], :until::bigint, :fingerprint, :schema_version
-RETURNING id, schema_name, purpose, projections, tables, state, position, until, positions, fingerprint, schema_version,
-    started_at;
+RETURNING id, schema_name, purpose, projections, tables, state, position, until, positions, parked, fingerprint,
+    schema_version, started_at;
 
 -- name: builds()
-SELECT id, schema_name, purpose, projections, tables, state, position, until, positions, fingerprint, schema_version,
-    started_at
+SELECT id, schema_name, purpose, projections, tables, state, position, until, positions, parked, fingerprint,
+    schema_version, started_at
 FROM evosense_ops.builds
 ORDER BY id;
 
 -- name: build_of_schema(schema)^
-SELECT id, schema_name, purpose, projections, tables, state, position, until, positions, fingerprint, schema_version,
-    started_at
+SELECT id, schema_name, purpose, projections, tables, state, position, until, positions, parked, fingerprint,
+    schema_version, started_at
 FROM evosense_ops.builds
 WHERE schema_name = :schema;
 
@@ -35,11 +35,26 @@ UPDATE evosense_ops.builds SET position = :position, positions = NULL WHERE id =
 -- name: forget_build(id)!
 DELETE FROM evosense_ops.builds WHERE id = :id;
 
--- name: keep_build(id, position, positions)!
--- Where the tables stood, shard by shard, when they were swapped out.
-UPDATE evosense_ops.builds
-SET position = :position, positions = :positions::bigint[], state = 'ready', finished_at = now()
-WHERE id = :id;
+-- name: keep_build(id, position, positions, subscriber)!
+-- Where the tables stood, shard by shard, when they were swapped out, and what was parked for them until then.
+UPDATE evosense_ops.builds AS b
+SET position = :position, positions = :positions::bigint[], state = 'ready', finished_at = now(),
+    parked = (
+        SELECT coalesce(jsonb_agg(jsonb_build_object('position', e.position, 'projections', ours.names)
+            ORDER BY e.position), '[]')
+        FROM evosense_ops.parked_events AS e
+        CROSS JOIN LATERAL (
+            SELECT ARRAY(
+                SELECT unnest(b.projections) INTERSECT SELECT unnest(coalesce(e.projections, b.projections))
+            ) AS names
+        ) AS ours
+        WHERE e.subscriber = :subscriber AND ours.names <> '{}'
+    )
+WHERE b.id = :id;
+
+-- name: unpark_build(id)!
+-- What its tables were without is in them.
+UPDATE evosense_ops.builds SET parked = '[]' WHERE id = :id;
 
 -- name: build_begin(schema, unlogged)!
 SELECT evosense_ops.build_begin(:schema, :unlogged);

@@ -210,7 +210,7 @@ def test_an_erased_key_is_gone_within_that_time(write: WriteSide, settings: Sett
     clock.now += 600
     with pytest.raises(VaultError, match=f"no key of tenant {tenant_id}"):
         vault.key(tenant_id)
-    assert tenant_id not in vault._known
+    assert tenant_id.int not in vault._known
 
 
 def test_expired_keys_do_not_stay_in_memory(write: WriteSide, settings: Settings) -> None:
@@ -222,7 +222,7 @@ def test_expired_keys_do_not_stay_in_memory(write: WriteSide, settings: Settings
         vault.key(tenant_id)
     clock.now += 600
     vault.key(new)
-    assert set(vault._known) == {new}, "nobody has asked for the others, and they are gone all the same"
+    assert set(vault._known) == {new.int}, "nobody has asked for the others, and they are gone all the same"
 
 
 def test_a_key_can_be_forgotten_at_once(write: WriteSide, settings: Settings) -> None:
@@ -250,7 +250,7 @@ def test_a_key_that_is_forgotten_while_it_is_read_is_not_remembered(write: Write
     tenant_id = uuid4()
     vault.create(tenant_id)
     vault.key(tenant_id)
-    assert tenant_id not in vault._known
+    assert tenant_id.int not in vault._known
 
 
 # ------------------------------------------------------------------------------------------------ two master keys

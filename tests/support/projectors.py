@@ -82,7 +82,7 @@ class System:
 
     def lay_out(self, shards: int) -> int:
         """See `projections.sharding.lay_out`."""
-        return lay_out(self.read.builder, shards, patience=20)
+        return lay_out(self.read.builder, shards, folder=self.read.parked.folder, patience=20)
 
     def one(self, query: str, *parameters: Any) -> Any:
         """The only value of the only row."""
