@@ -91,7 +91,7 @@ class Auditor:
                 parked = left_behind(conn, self._names)
                 build = self._builder.begin(conn, "audit", self._names, unlogged=True)
                 try:
-                    with self._builder.own_guard(build), self._side_by_side(conn, build, parked, on_progress) as moment:
+                    with self._side_by_side(conn, build, parked, on_progress) as moment:
                         if moment is not None:
                             seeing, position = moment
                             return look(seeing, build, AuditReport(position, {}, len(parked)), on_table)

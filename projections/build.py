@@ -120,24 +120,34 @@ class Builder:
     ) -> Build:
         """Record a build and make its empty tables. `schema`: its name, where it is not to be made up.
 
-        Raises `BuildError` where a schema of that name exists.
+        Raises `BuildError` where a schema of that name exists, or where it is not a name.
         """
         tables = [table for projection in chosen(names) for table in projection.tables]
         if schema is not None and _BUILDS.build_of_schema(conn, schema=schema) is not None:
             raise BuildError(f"schema {schema} is a build already: drop it first, or take another name")
-        with conn.transaction():
-            row = _BUILDS.add_build(
-                conn,
-                schema=schema,
-                purpose=purpose,
-                projections=list(names),
-                tables=tables,
-                until=until,
-                fingerprint=fingerprint(),
-                schema_version=_BUILDS.schema_version(conn),
-            )
-            build = _build(row)
-            _BUILDS.build_begin(conn, schema=build.schema_name, unlogged=unlogged)
+        try:
+            with conn.transaction():
+                row = _BUILDS.add_build(
+                    conn,
+                    schema=schema,
+                    purpose=purpose,
+                    projections=list(names),
+                    tables=tables,
+                    until=until,
+                    fingerprint=fingerprint(),
+                    schema_version=_BUILDS.schema_version(conn),
+                )
+                build = _build(row)
+                # Before anybody can see it.
+                self.hold(conn, build)
+                _BUILDS.build_begin(conn, schema=build.schema_name, unlogged=unlogged)
+        except psycopg.errors.CheckViolation:
+            raise BuildError(
+                f"{schema!r} is not a name that a build may have: small letters, digits and _, at most 63 of them, "
+                "and none of evosense, public, pg_…"
+            ) from None
+        except psycopg.errors.DuplicateSchema as error:
+            raise BuildError(str(error.diag.message_primary)) from None
         return build
 
     def fits(self, conn: Connection[Any], build: Build) -> bool:
@@ -145,17 +155,30 @@ class Builder:
         return build.fingerprint == fingerprint() and build.schema_version == _BUILDS.schema_version(conn)
 
     def drop(self, conn: Connection[Any], build: Build) -> None:
-        """Drop its schema and its record. Raises `psycopg.Error` where something else depends on its tables."""
-        with conn.transaction():
-            _BUILDS.build_drop(conn, schema=build.schema_name)
+        """Drop its schema and its record. Raises `BuildError` where something else depends on its tables."""
+        try:
+            with conn.transaction():
+                _BUILDS.build_drop(conn, schema=build.schema_name)
+        except psycopg.errors.DependentObjectsStillExist as error:
+            raise BuildError(str(error.diag.message_primary)) from None
 
     def drop_orphans(self, conn: Connection[Any], purpose: Purpose) -> None:
         """Drop builds of that purpose whose process is gone."""
         for build in self.builds(conn):
-            if build.purpose == purpose and build.state != "ready":
-                with self.guard(_OWN_GUARD + build.id) as ours:
-                    if ours:
-                        self.drop(conn, build)
+            if build.purpose == purpose and build.state != "ready" and self._holds(conn, build):
+                self.drop(conn, build)
+
+    def hold(self, conn: Connection[Any], build: Build) -> None:
+        """Make a build this session's own, for as long as that lasts; one that was just begun is.
+
+        Raises `BuildError` where another process is working on it.
+        """
+        if not self._holds(conn, build):
+            raise BuildError(f"another process is working on schema {build.schema_name}")
+
+    @staticmethod
+    def _holds(conn: Connection[Any], build: Build) -> bool:
+        return bool(_BUILDS.try_guard(conn, number=_OWN_GUARD + build.id))
 
     @contextmanager
     def guard(self, number: int) -> Iterator[Connection[Any] | None]:
@@ -168,12 +191,6 @@ class Builder:
             yield conn if _BUILDS.try_guard(conn, number=number) else None
         finally:
             conn.close()
-
-    @contextmanager
-    def own_guard(self, build: Build) -> Iterator[None]:
-        """Mark a build as one that somebody is working on."""
-        with self.guard(_OWN_GUARD + build.id):
-            yield
 
     # ------------------------------------------------------------------------------------------------ rows
 
@@ -238,7 +255,7 @@ class Builder:
         return target
 
     def complete(self, conn: Connection[Any], build: Build) -> None:
-        """Fold in what was parked when the tables were set aside. Raises `PoisonEvent` where that still can't be done."""
+        """Fold in what was parked when the tables were set aside. Raises `PoisonEvent` where that can't be done."""
         with conn.transaction():
             for lacking in build.parked:
                 after, at = lacking.position - 1, lacking.position
@@ -300,7 +317,7 @@ class Builder:
                 with conn.transaction():
                     folder.apply(conn, events, projections)
             except PoisonEvent:
-                raise folder.culprit(conn, events, projections) from None
+                folder.apply_singly(conn, events, projections)
 
     @staticmethod
     def _move(conn: Connection[Any], build: Build, position: int) -> None:

@@ -35,12 +35,12 @@ class Folder:
     def apply(self, conn: Connection[Any], opened: Sequence[Opened], active: Sequence[Projection]) -> None:
         """Fold these events into the tables of `active`, in order.
 
-        Raises `PoisonEvent` where that can't be done. It names the event that can't be opened; an error of a
-        projector is laid to the first event of the batch, since it may have been any of them. Raises the errors in
-        `FAULTS` as they are.
+        Raises `PoisonEvent` where that can't be done. It names the event that can't be opened, if any of `active` reads
+        its type or nobody knows it; an error of a projector is laid to the first event of the batch, since it may have
+        been any of them. Raises the errors in `FAULTS` as they are.
         """
         for notification, event in opened:
-            if isinstance(event, MapperDeserialisationError):
+            if isinstance(event, MapperDeserialisationError) and self._concerns(notification, active):
                 raise PoisonEvent(notification, None, event) from None
         recorded = [Recorded(notification.id, event) for notification, event in opened if isinstance(event, Event)]
         if not recorded:
@@ -60,6 +60,11 @@ class Folder:
         """Fold event by event a batch that failed as a whole. Raises `PoisonEvent` for the very one that can't be."""
         for one in opened:
             self.apply(conn, [one], active)
+
+    def _concerns(self, notification: Notification, active: Sequence[Projection]) -> bool:
+        # Some of the projections may go alone: over what the others read they pass, as they do when it can be opened.
+        name = notification.topic.rpartition(":")[0]
+        return name not in self._known or any(name == event.type_name for one in active for event in one.events)
 
     def _open(self, notification: Notification) -> Event | MapperDeserialisationError | None:
         name = notification.topic.rpartition(":")[0]

@@ -130,22 +130,27 @@ class ParkedEvents:
     def retry_streams(self, conn: Connection[Any], streams: Collection[UUID] | None = None) -> Iterator[Retried]:
         """Retry all that is parked of these streams, or of all where None, in the order of the log.
 
-        It is looked for until there is nothing new: a running projector holds back what is appended to a stream until
-        the last parked event of it has gone through. Raises the errors in `FAULTS`.
+        A running projector holds back what is appended to a stream until the last parked event of it has gone through:
+        what came to be parked meanwhile is retried at the end, while nothing is projected. Raises the errors in
+        `FAULTS`.
         """
         tried: set[int] = set()
-        while True:
-            rows = _ENGINE.parked_positions(conn, subscriber=SUBSCRIBER)
-            due = [
-                row["position"]
-                for row in rows
-                if row["position"] not in tried and (streams is None or row["stream_id"] in streams)
-            ]
-            if not due:
-                return
-            for position in due:
-                tried.add(position)
-                yield self.retry(conn, position)
+        for position in self._due(conn, streams, tried):
+            tried.add(position)
+            yield self.retry(conn, position)
+        if not tried:
+            return
+        with conn.transaction():
+            _ENGINE.lock_checkpoints(conn, projections=self._names)
+            late = [self.retry(conn, position) for position in self._due(conn, streams, tried)]
+        yield from late
+
+    def _due(self, conn: Connection[Any], streams: Collection[UUID] | None, tried: Collection[int]) -> list[int]:
+        return [
+            row["position"]
+            for row in _ENGINE.parked_positions(conn, subscriber=SUBSCRIBER)
+            if row["position"] not in tried and (streams is None or row["stream_id"] in streams)
+        ]
 
     def skip(self, conn: Connection[Any], position: int, reason: str) -> bool:
         """Leave a parked event out of the read models for good; False where none is parked at that position.

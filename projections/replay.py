@@ -30,16 +30,16 @@ def replay(
     """Make the read models as they were at position `until` in a schema of that name, with its indexes and views.
 
     Events that are parked or skipped now are left out. A build of the same schema and position that was interrupted
-    goes on. Raises `BuildError` where the name is taken or the position is beyond the log; `PoisonEvent`.
+    goes on. Raises `BuildError` where the name is taken or is none, where another process is at it, or where the
+    position is beyond the log; `PoisonEvent`.
     """
     with builder.connect() as conn:
         if until > (head := builder.head()):
             raise BuildError(f"the log ends at position {head}: there is no position {until} yet")
         build = _begun(builder, conn, schema, until)
-        with builder.own_guard(build):
-            builder.load(conn, build, until, on_progress, leave_out=left_behind(conn, build.projections))
-            builder.finish(conn, build, on_step)
-            _BUILDS.build_publish(conn, schema=schema)
+        builder.load(conn, build, until, on_progress, leave_out=left_behind(conn, build.projections))
+        builder.finish(conn, build, on_step)
+        _BUILDS.build_publish(conn, schema=schema)
         return build
 
 
@@ -55,9 +55,13 @@ def forget(builder: Builder, schema: str) -> None:
 
 def _begun(builder: Builder, conn: Connection[Any], schema: str, until: int) -> Build:
     for build in builder.builds(conn):
-        if build.schema_name == schema and build.purpose == "replay" and build.state != "ready":
-            if build.until == until and builder.fits(conn, build):
-                return build
-            builder.drop(conn, build)
+        if build.schema_name == schema and build.purpose == "replay":
+            same = build.until == until and builder.fits(conn, build)
+            if same or build.state != "ready":
+                builder.hold(conn, build)
+            if same:
+                return build  # where it is complete, nothing is left to be done
+            if build.state != "ready":
+                builder.drop(conn, build)
     names = [projection.name for projection in all_projections()]
     return builder.begin(conn, "replay", names, schema=schema, until=until)

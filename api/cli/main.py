@@ -22,6 +22,7 @@ from api.cli import (
     import_,
     keys,
     migrate,
+    monitor,
     parked,
     rebuild,
     replay,
@@ -51,6 +52,7 @@ app.command(rich_help_panel=_SYSTEM)(demo.demo)
 app.command(rich_help_panel=_OPERATE)(status.status)
 app.command(rich_help_panel=_OPERATE)(migrate.migrate)
 app.command(rich_help_panel=_OPERATE)(migrate.admin)
+app.command(rich_help_panel=_OPERATE)(monitor.monitor)
 app.command(rich_help_panel=_OPERATE)(rebuild.rebuild)
 app.command(rich_help_panel=_OPERATE)(rebuild.rollback)
 app.command(rich_help_panel=_OPERATE)(audit.audit)

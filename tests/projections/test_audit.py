@@ -83,14 +83,20 @@ def test_an_empty_log(system: System) -> None:
 
 def test_a_changed_cell_a_missing_row_and_an_extra_one_are_told(spoilt: System) -> None:
     admin = spoilt.admin
-    message, gone = [found for (found,) in admin.execute("SELECT id FROM evosense.messages_message ORDER BY id LIMIT 2")]
+    message, gone = [
+        found for (found,) in admin.execute("SELECT id FROM evosense.messages_message ORDER BY id LIMIT 2")
+    ]
     tenant = spoilt.world.tenants[1]
     change = "UPDATE evosense.messages_message SET text = 'segredo', sentiment = 0.123 WHERE id = %s"
     admin.execute(change, (message,))
     admin.execute("UPDATE evosense.authn_user SET last_login = now() WHERE tenant_id = %s", (tenant,))
-    users = [str(found) for (found,) in admin.execute("SELECT id FROM evosense.authn_user WHERE tenant_id = %s", (tenant,))]
+    users = [
+        str(found) for (found,) in admin.execute("SELECT id FROM evosense.authn_user WHERE tenant_id = %s", (tenant,))
+    ]
     admin.execute("DELETE FROM evosense.messages_embedding WHERE message_id = %s", (gone,))
-    had_vector = bool(admin.execute("SELECT embedding FROM evosense.messages_message WHERE id = %s", (gone,)).fetchone())
+    had_vector = bool(
+        admin.execute("SELECT embedding FROM evosense.messages_message WHERE id = %s", (gone,)).fetchone()
+    )
     latency = "DELETE FROM evosense.metrics_latency WHERE tenant_id = %s"
     admin.execute(latency, (tenant,))
     admin.execute("INSERT INTO evosense.metrics_emotion VALUES (%s, 'customer', 'inventada', 3)", (tenant,))

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier, Literal
 
@@ -117,9 +116,8 @@ def test_what_is_retried_fails_again_until_its_cause_is_gone_and_is_then_release
     assert attempts(system, position) == 4
     for behind in aside[1:]:
         told = retry(system, behind)
-        earlier = max(one for one in aside if one < behind)
         assert told.outcome == "waiting"
-        assert told.reason == f"the event at position {aside[0]} comes first", earlier
+        assert told.reason == f"the event at position {aside[0]} comes first"
     tampered(system.admin, position)
     forbid(system, "messages_message", "id", position)
     assert [one.outcome for one in release(system, position)] == ["failed", *["waiting"] * (len(aside) - 1)]
@@ -212,32 +210,19 @@ def test_beside_a_running_engine_nothing_is_lost_or_left_behind(system: System) 
             system.append([*embedded(system, stream, number), *system.world.happen(1)])
 
     with running(engine_of(system.read, batch=10)):
-        for _ in range(4):
-            stop.clear()
-            thread = threading.Thread(target=keep_appending, daemon=True)
-            thread.start()
+        thread = threading.Thread(target=keep_appending, daemon=True)
+        thread.start()
+        try:
             before = len(parked(system.admin))
-            wait_for(lambda before=before: len(parked(system.admin)) > before, "more is held back")
+            wait_for(lambda: len(parked(system.admin)) > before + 5, "more and more is held back")
             tampered(system.admin, position)
-            released = release(system, position)
-            assert {one.outcome for one in released} == {"projected"}
+            # It comes to an end although more comes in than it releases one by one.
+            assert {one.outcome for one in release(system, position)} == {"projected"}
+            assert not parked(system.admin)
+        finally:
             stop.set()
             thread.join(10)
-            wait_for(system.at_head, "the engine goes on")
-            assert not parked(system.admin)
-            # And once more: the engine meets the next event of the stream while an older one is set aside again.
-            tampered(system.admin, position)
-            system.admin.execute(
-                "INSERT INTO evosense_ops.parked_events (subscriber, position, stream_id, event_type, reason, attempts, "
-                "projections) VALUES ('projector', %s, %s, 'messages.MessageReceived:1', 'again', 3, '{}')",
-                (position, stream),
-            )
-            system.admin.execute(
-                "UPDATE evosense_ops.parked_events SET projections = %s",
-                ([projection.name for projection in all_projections() if projection.name == "billing"],),
-            )
-    system.admin.execute("DELETE FROM evosense_ops.parked_events")
-    tampered(system.admin, position)
+        wait_for(system.at_head, "the engine goes on")
     system.assert_undisturbed()
 
 
@@ -251,9 +236,7 @@ class Silent:
         return lambda *_: None
 
 
-@pytest.mark.parametrize(
-    "topic", ["messages.MessageReceived:1", "messages.MessageAnalyzed:1", "tenancy.TenantRenamed:1"]
-)
+@pytest.mark.parametrize("topic", ["messages.MessageReceived:1", "messages.MessageAnalyzed:1", "authn.UserLoggedIn:1"])
 def test_what_was_skipped_is_left_out_by_everyone(system: System, topic: str) -> None:
     system.project()
     position = changed_message(system) if topic == "messages.MessageReceived:1" else first(system, topic)
@@ -312,14 +295,14 @@ def test_several_poison_events_in_one_batch_and_none_at_its_beginning(system: Sy
 
 
 def test_an_unknown_type_is_parked_and_a_damaged_event_that_nobody_reads_is_not(system: System) -> None:
-    position = first(system, "tenancy.TenantRenamed:1")
+    position = first(system, "authn.UserLoggedIn:1")
     as_type = "UPDATE evosense_log.stored_events SET topic = %s WHERE notification_id = %s"
     read = {event.type_name for projection in all_projections() for event in projection.events}
     unread = sorted(event_types() - read)
-    system.admin.execute(as_type, ("tenancy.TenantGilded:1", position))
+    system.admin.execute(as_type, ("authn.UserGilded:1", position))
     system.project()
     reason = parked(system.admin)[position]
-    assert "tenancy.TenantGilded:1" in reason, "it may be of a newer program"
+    assert "authn.UserGilded:1" in reason, "it may be of a newer program"
     if unread:
         system.admin.execute(as_type, (f"{unread[0]}:1", position))
         tampered(system.admin, position)
@@ -327,7 +310,7 @@ def test_an_unknown_type_is_parked_and_a_damaged_event_that_nobody_reads_is_not(
         system.project()
         assert not parked(system.admin)
         tampered(system.admin, position)
-    system.admin.execute(as_type, ("tenancy.TenantRenamed:1", position))
+    system.admin.execute(as_type, ("authn.UserLoggedIn:1", position))
     release(system)
     system.assert_undisturbed()
 
@@ -398,9 +381,8 @@ def test_its_lease_is_renewed_in_the_middle_of_a_flood(system: System, monkeypat
 
 def test_nothing_of_what_was_written_stands_where_operators_look(system: System, caplog: Any) -> None:
     position = poisoned(system)
-    with pytest.raises(psycopg.errors.CheckViolation) as told:
-        system.admin.execute("ALTER TABLE evosense.messages_message ADD CHECK (text NOT LIKE 'mensagem%%')", ())
-    assert told
+    forbid(system, "messages_message", "id", position)
+    tampered(system.admin, position)
     release(system, position)
     shown = system.admin.execute("SELECT string_agg(e::text, ' ') FROM evosense_ops.parked_events AS e").fetchone()
     assert "mensagem" not in str(shown)

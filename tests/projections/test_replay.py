@@ -1,4 +1,4 @@
-"""Rebuilding gives the same rows, ids included, whatever the size of the batches (DESIGN rule 1)."""
+"""The log gives the same rows, ids included, whatever the size of the batches (DESIGN rule 1)."""
 
 from collections.abc import Iterator
 
@@ -11,8 +11,8 @@ from adapters.settings import Settings
 from api.wiring import read_side, write_side
 from domain.messages import AnalyzeMessage, MessageReceived, message
 from projections.catalog import all_projections
-from projections.engine import PoisonEvent
-from projections.rebuild import RebuildReport, rebuild
+from projections.rebuild import rebuild
+from tests.support.rebuilding import Watched
 from tests.support.spec import NOW
 from tests.support.systems import (
     administrator,
@@ -24,7 +24,7 @@ from tests.support.systems import (
     positions,
     tables,
 )
-from tests.support.world import World, record, tampered
+from tests.support.world import World, record
 
 #: Tables that no event fills yet.
 EMPTY = {
@@ -61,19 +61,6 @@ def projected(settings: Settings, batch: int) -> dict[str, list[str]]:
         side.close()
         assert not parked(conn)
         return contents(conn)
-
-
-def rebuilt(settings: Settings, batch: int = 500) -> RebuildReport:
-    side = read_side(settings, batch=batch)
-    progress: list[tuple[int, int]] = []
-    try:
-        with side.connect() as conn:
-            report = rebuild(side.engine, all_projections(), conn, lambda *so_far: progress.append(so_far))
-    finally:
-        side.close()
-    assert progress == sorted(progress)
-    assert progress[-1][0] == report.events
-    return report
 
 
 def test_batches_of_any_size_give_the_same_rows(settings: Settings, head: int, admin: psycopg.Connection) -> None:
@@ -120,78 +107,19 @@ def test_a_row_s_id_is_the_position_of_the_event_that_created_it(
         assert ids
 
 
-def test_a_rebuild_gives_the_same_rows_and_says_how_many(
+def test_a_rebuild_gives_the_rows_that_projecting_gives(
     settings: Settings, head: int, admin: psycopg.Connection
 ) -> None:
+    """Whole batches are folded where nothing but the keys is there yet: see test_rebuild.py for the rest."""
     before = projected(settings, 50)
-    # What is not from the log goes.
-    admin.execute("UPDATE evosense.messages_message SET text = 'verfälscht', sentiment = 1")
-    admin.execute("DELETE FROM evosense.authn_user")
-    admin.execute("UPDATE evosense.metrics_rollup SET messages = messages + 5")
-    report = rebuilt(settings)
+    side = read_side(settings)
+    report = rebuild(side.builder, [projection.name for projection in all_projections()], Watched())
+    side.close()
     assert contents(admin) == before
     assert report.rows == {table: len(rows) for table, rows in before.items()}
-    count = admin.execute("SELECT count(*) FROM evosense_log.stored_events").fetchone()
-    assert (report.events,) == count
     assert positions(admin) == {head}
-    assert rebuilt(settings, batch=7) == report
-    assert contents(admin) == before
 
 
 def test_the_projections_own_every_table_and_each_has_one_owner(admin: psycopg.Connection, head: int) -> None:
     owned = [table for projection in all_projections() for table in projection.tables]
     assert sorted(owned) == tables(admin)
-
-
-def test_a_rebuild_goes_on_where_the_engine_then_stands(postgres: PostgresServer) -> None:
-    with fresh_system(postgres) as settings, administrator(settings) as admin:
-        write, read, world = write_side(settings), read_side(settings), World(1)
-        record(write, [*world.births(), *world.happen(50)])
-        drain(read.engine)
-        rebuilt(settings)
-        last = record(write, world.happen(50))
-        drain(read.engine)
-        assert positions(admin) == {last}
-        live = contents(admin)
-        write.close()
-        read.close()
-        assert projected(settings, 500) == live
-
-
-def test_an_empty_log_rebuilds_to_empty_tables(postgres: PostgresServer) -> None:
-    with fresh_system(postgres) as settings, administrator(settings) as admin:
-        side = read_side(settings)
-        with side.connect() as conn:
-            report = rebuild(side.engine, all_projections(), conn, lambda *_: None)
-        side.close()
-        assert report.events == 0
-        assert not any(report.rows.values())
-        assert positions(admin) == {0}
-
-
-@pytest.mark.parametrize("fault", ["tampered", "constraint"])
-def test_a_rebuild_stops_loudly_at_a_poison_event_and_leaves_the_old_rows(postgres: PostgresServer, fault: str) -> None:
-    with fresh_system(postgres) as settings, administrator(settings) as admin:
-        write, read, world = write_side(settings), read_side(settings), World(2)
-        record(write, [*world.births(), *world.happen(120)])
-        drain(read.engine)
-        before = contents(admin)
-        text = "SELECT id, text FROM evosense.messages_message ORDER BY id OFFSET 10 LIMIT 1"
-        position, words = admin.execute(text).fetchone()
-        if fault == "tampered":
-            tampered(admin, position)
-            reason = "sealed part does not fit"
-        else:
-            check = f"ALTER TABLE evosense.messages_message ADD CONSTRAINT no_more CHECK (id <> {position}) NOT VALID"
-            admin.execute(check)
-            reason = "CheckViolation (constraint no_more)"
-        with pytest.raises(PoisonEvent) as poison:
-            rebuilt(settings)
-        assert f"position {position} " in str(poison.value)
-        assert reason in str(poison.value)
-        # Neither the message nor what a traceback shows of it quotes the row.
-        assert words not in str(poison.value)
-        assert poison.value.__suppress_context__
-        assert contents(admin) == before
-        write.close()
-        read.close()

@@ -52,9 +52,11 @@ SCENES: Final = (
     ("projector", "loading"),
     ("rebuild", "loading"),
     ("rebuild", "finishing"),
+    ("rebuild", "committing"),
+    ("server", "committing"),
+    ("backend", "loading"),
     ("rebuild", "swapping"),
     ("server", "swapping"),
-    ("backend", "loading"),
     ("rebuild", "settling"),
     ("server", "finishing"),
     ("backend", "swapping"),
@@ -63,6 +65,8 @@ SCENES: Final = (
     ("backend", "finishing"),
     ("server", "settling"),
 )
+#: So long after a phase has begun is killed at most, in seconds: about as long as it lasts.
+_LATER_S: Final = {"loading": 0.3, "finishing": 0.5, "swapping": 0.15, "committing": 0.02, "settling": 0.05}
 _NAMES: Final = [projection.name for projection in all_projections()]
 _RUNTIME: Final = ("evosense_kills", "evosense-kills")
 _LOST: Final = (OperationalError, InterfaceError, psycopg.OperationalError, psycopg.InterfaceError)
@@ -243,28 +247,19 @@ class _Scene:
     def _aim(self, victim: str, phase: str) -> bool:
         """Kill at that phase of the rebuild; False where the rebuild was done before."""
         deadline = time.monotonic() + _PATIENCE_S
-        with administrator(self._settings) as watching, administrator(self._settings) as reader:
-            if phase == "swapping":
-                # A query that goes on holds the swap back; it ends when the swap is at it once more.
-                reader.execute("BEGIN")
-                reader.execute("SELECT count(*) FROM evosense.messages_message, evosense.tenancy_tenant WHERE false")
-                tables = "evosense.authn_user, evosense.billing_billingevent, evosense.metrics_rollup"
-                reader.execute(f"SELECT count(*) FROM {tables}, evosense.experiments_inference WHERE false")  # noqa: S608 - no input
-                reader.execute("SELECT count(*) FROM evosense.connections_evolutionconnection WHERE false")
+        with administrator(self._settings) as watching:
             while not self._is_at(watching, phase):
                 _in_time(deadline, f"the rebuild comes to {phase}")
                 if not self._actors["rebuild"].is_alive():
                     return False
-                time.sleep(0.002)
-            if phase == "swapping":
-                reader.execute("ROLLBACK")
-            time.sleep(self._random.uniform(0, 0.03))
+                time.sleep(0.001)
+        time.sleep(self._random.uniform(0, _LATER_S[phase]))
         self._kill(victim)
         return True
 
     @staticmethod
     def _is_at(conn: psycopg.Connection[Any], phase: str) -> bool:
-        if phase == "swapping":
+        if phase == "committing":
             query = (
                 "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%build_swap(%' AND state = 'active' "
                 "AND datname = current_database() AND pid <> pg_backend_pid()"
@@ -273,6 +268,7 @@ class _Scene:
         wanted = {
             "loading": "purpose = 'rebuild' AND state = 'loading' AND position > 0",
             "finishing": "purpose = 'rebuild' AND state = 'finishing'",
+            "swapping": "purpose = 'rebuild' AND state = 'ready'",
             "settling": "purpose = 'kept'",
         }[phase]
         return bool(conn.execute(f"SELECT 1 FROM evosense_ops.builds WHERE {wanted}").fetchall())  # noqa: S608 - no input
@@ -398,13 +394,13 @@ class _Appender:
 
 def _project(settings: Settings, batch: int) -> None:
     """A projector, until it is killed."""
-    os.environ.get("LOUD") or _quiet()
+    _quiet()
     _engine(read_side(settings), settings, batch).run(threading.Event(), poll=0.1)
 
 
 def _rebuild(settings: Settings, batch: int, names: tuple[str, ...]) -> None:
     """A rebuild, once the one before it has let go of the guard."""
-    os.environ.get("LOUD") or _quiet()
+    _quiet()
     for _ in range(100):
         try:
             with _builder(settings, batch) as builder:
