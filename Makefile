@@ -59,8 +59,14 @@ bench-append: $(READY) ## Measure appends beside the library, INSERT and COPY
 bench-projections: $(READY) ## Measure rebuilds and live projection beside COPY and the library
 	@$(BIN)/python -m benchmarks.projections
 
-soak: $(READY) ## A million events under fire: the order of the log holds
+soak: $(READY) ## Long runs under fire: the order of the log, random operations, kill -9
+	@echo "a million events, many writers, one reader (a few minutes)"
 	@$(BIN)/python -m benchmarks.commit_order
+	@echo "random operations on the projections, new ones every time (some ten minutes)"
+	@STATE_MACHINE_EXAMPLES=100 STATE_MACHINE_STEPS=40 $(BIN)/python -m pytest -k log_says --tb=short --show-capture=no \
+	  tests/projections/test_state_machine.py
+	@echo "two hundred times kill -9 (some twenty minutes)"
+	@$(BIN)/python -m benchmarks.kills
 
 lock: ## Make the lock files anew (needs uv); they hold versions and hashes, no addresses
 	uv pip compile --universal --generate-hashes --no-header --python-version 3.11 --quiet pyproject.toml -o requirements.lock

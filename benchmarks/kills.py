@@ -1,15 +1,16 @@
 """Two hundred kills: projectors, rebuilds, backends and the server with SIGKILL, and not one row is wrong afterwards.
 
-`make soak` runs it; tests/projections/test_kills.py with few seeds. What happens with a seed is told in
-tests/support/kills.py. It prints a line for every ten seeds and stops at the first one after which the tables do not say
-what the log says. `--first` goes on where an earlier run was stopped.
+`make soak` runs it; tests/projections/test_kills.py with few seeds. tests/support/killing.py says what happens with a
+seed. It prints a line for every ten seeds and stops at the first one after which the tables do not say what the log
+says. `--first` goes on where an earlier run was stopped.
 """
 
 import argparse
 import time
+import traceback
 from collections import Counter
 
-from tests.support.kills import Report, ground, run
+from tests.support.killing import Ground, Report, ground, run
 
 
 def main() -> None:
@@ -36,20 +37,22 @@ def main() -> None:
                 raise SystemExit(f"seed {seed}: the tables do not say what the log says")
             if len(done) % 10 == 0:
                 _tell(done, time.monotonic() - began)
-    _tell(done, time.monotonic() - began)
+    if len(done) % 10:
+        _tell(done, time.monotonic() - began)
 
 
-def _played(place, seed):  # type: ignore[no-untyped-def]
+def _played(place: Ground, seed: int) -> Report:
     try:
         return run(place, seed)
     except Exception as error:
-        raise SystemExit(f"seed {seed}: {type(error).__name__}: {error}") from error
+        traceback.print_exc()
+        raise SystemExit(f"seed {seed}: {type(error).__name__}: {error}") from None
 
 
 def _tell(done: list[Report], seconds: float) -> None:
     kills = Counter(victim for report in done for victim in report.kills)
     print(
-        f"{len(done)} seeds, the last {done[-1].seed if done else '-'}; {seconds:.0f} s; killed: "
+        f"{len(done)} seeds, the last {done[-1].seed}; {seconds:.0f} s; killed: "
         f"{', '.join(f'{number} {victim}' for victim, number in sorted(kills.items()))}; "
         f"{sum(report.resumed for report in done)} rebuilds went on where they were; "
         f"{sum(report.events for report in done):,} events; nothing wrong",

@@ -109,7 +109,7 @@ class ParkedEvents:
         """Project a parked event now. Raises the errors in `FAULTS`."""
         try:
             with conn.transaction():
-                _ENGINE.lock_checkpoints(conn, projections=self._names)
+                self._stand_still(conn)
                 row = _ENGINE.parked_at(conn, subscriber=SUBSCRIBER, position=position)
                 if row is None:
                     return Retried(position, "gone")
@@ -141,7 +141,7 @@ class ParkedEvents:
         if not tried:
             return
         with conn.transaction():
-            _ENGINE.lock_checkpoints(conn, projections=self._names)
+            self._stand_still(conn)
             late = [self.retry(conn, position) for position in self._due(conn, streams, tried)]
         yield from late
 
@@ -152,14 +152,17 @@ class ParkedEvents:
             if row["position"] not in tried and (streams is None or row["stream_id"] in streams)
         ]
 
-    def skip(self, conn: Connection[Any], position: int, reason: str) -> bool:
+    def skip(self, conn: Connection[Any], position: int, reason: str, *, unparked: bool = False) -> bool:
         """Leave a parked event out of the read models for good; False where none is parked at that position.
 
-        What was held back behind it stays parked until it is retried.
+        What was held back behind it stays parked until it is retried. `unparked`: any event of the log is skipped, such
+        as one at which a rebuild has stopped; what it has become stays in the live tables until they are rebuilt.
         """
         with conn.transaction():
-            _ENGINE.lock_checkpoints(conn, projections=self._names)
+            self._stand_still(conn)
             row = _ENGINE.parked_at(conn, subscriber=SUBSCRIBER, position=position)
+            if row is None and unparked:
+                row = _ENGINE.event_to_skip(conn, position=position)
             if row is None:
                 return False
             _ENGINE.skip(
@@ -172,6 +175,11 @@ class ParkedEvents:
             )
             _ENGINE.unpark(conn, subscriber=SUBSCRIBER, position=position)
         return True
+
+    def _stand_still(self, conn: Connection[Any]) -> None:
+        """Lock all checkpoints for this transaction."""
+        # A query that gives rows is only asked when they are fetched.
+        list(_ENGINE.lock_checkpoints(conn, projections=self._names))
 
     def _opened(self, position: int) -> list[Opened]:
         page = read(self._reader, position - 1, 1, position)

@@ -101,7 +101,8 @@ class LogRecorder(PostgresApplicationRecorder):
             return found, found[-1].id if found else after
         if len(found) == limit:
             return found, found[-1].id
-        return found, max(after, head if stop is None else min(stop, head))
+        # What was appended after the look at the end may be among the events: it has been read, too.
+        return found, max(found[-1].id if found else after, head if stop is None else min(stop, head))
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **_: Any) -> Sequence[int]:
         """Append all or none, as the library's interface has it. Raises `IntegrityError` on a conflict."""

@@ -60,9 +60,9 @@ def _show(report: AuditReport, seconds: float) -> None:
             f"[yellow]{report.parked:,} parked events are in neither: see `evosense parked list`[/]", soft_wrap=True
         )
     if report.equal:
-        console.print(f"[green]equal[/] {where}")
+        console.print(f"[green]equal[/] {where}", soft_wrap=True)
         return
-    console.print(f"[red]not equal[/] {where}")
+    console.print(f"[red]not equal[/] {where}", soft_wrap=True)
     if report.differences:
         table = Table("table", "id", "what", "columns")
         said = {"missing": "only the log has it", "extra": "only the table has it", "differs": "differs"}

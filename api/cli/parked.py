@@ -105,6 +105,9 @@ def retry(
 def skip(
     position: Annotated[int, typer.Argument(help="Position in the log.", min=1)],
     reason: Annotated[str, typer.Option("--reason", help="Why it may be left out: kept, and shown. No personal data.")],
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Also where it is not parked, such as an event that a rebuild stopped at.")
+    ] = False,
 ) -> None:
     """Leave a parked event out of the read models for good: a rebuild leaves it out, too.
 
@@ -116,8 +119,12 @@ def skip(
         with side.connect() as conn:
             rows = list(_ENGINE.parked(conn))
             ours = [row for row in rows if row["position"] == position]
-            if not ours:
-                raise CommandError(f"no event is parked at position {position}")
+            if not ours and not anyway:
+                raise CommandError(
+                    f"no event is parked at position {position}: one that a rebuild stopped at is skipped with --anyway"
+                )
+            if not ours and not side.parked.skip(conn, position, reason.strip(), unparked=True):
+                raise CommandError(f"the log holds no event at position {position}")
             if any(row["reason"] == HELD_BACK for row in ours):
                 raise CommandError(
                     f"the event at position {position} is only held back behind an earlier one of its stream: "

@@ -18,6 +18,7 @@ from api.cli.memory import collect_less
 from api.cli.screen import CommandError, console
 from api.wiring import ReadSide, read_side
 from projections.build import Build, Missing, chosen
+from projections.catalog import all_projections
 from sql import queries
 
 #: Old and new stand side by side for a while, and building indexes sorts on the disk.
@@ -85,7 +86,7 @@ class Watched:
 
 @contextmanager
 def bar() -> Iterator[Progress]:
-    """A progress bar with rate and remaining time, which goes away when it is done."""
+    """A progress bar with rate and remaining time, on a terminal; it goes away when it is done."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -93,7 +94,7 @@ def bar() -> Iterator[Progress]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield progress
 
 
@@ -114,7 +115,8 @@ class Disk:
         """Say how much room a build of these projections takes. Raises `CommandError` where there is less."""
         tables = [table for projection in chosen(names) for table in projection.tables]
         # Where the tables are empty, as after a restore, the log tells: its events become rows of about their size.
-        size = max(_BUILDS.size_of(conn, tables=tables), _BUILDS.log_size(conn) if not names else 0)
+        whole = len(set(names)) == len(all_projections())
+        size = max(_BUILDS.size_of(conn, tables=tables), _BUILDS.log_size(conn) if whole else 0)
         needed = int(_ROOM * size)
         free = self.free
         if free is None:

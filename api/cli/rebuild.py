@@ -71,8 +71,10 @@ def rollback(
 
 
 def _show(report: RebuildReport, seconds: float) -> None:
-    title = f"{report.events:,} events in {seconds:.1f} s; live up to position {report.position:,}"
-    table = Table("table", "rows", title=title)
+    console.print(
+        f"{report.events:,} events in {seconds:.1f} s; live up to position {report.position:,}", soft_wrap=True
+    )
+    table = Table("table", "rows")
     table.columns[1].justify = "right"
     for name, rows in report.rows.items():
         table.add_row(name, f"{rows:,}")
@@ -80,7 +82,11 @@ def _show(report: RebuildReport, seconds: float) -> None:
     if report.kept:
         console.print(
             f"the old tables are in schema {report.kept}: `evosense rollback` brings them back, "
-            "`evosense rollback --forget` drops them"
+            "`evosense rollback --forget` drops them",
+            soft_wrap=True,
         )
     for key in report.invalid:
-        console.print(f"[yellow]rows of other tables don't fit: foreign key {key} is not valid. Rebuild those, too[/]")
+        console.print(
+            f"[yellow]rows of other tables don't fit: foreign key {key} is not valid. Rebuild those, too[/]",
+            soft_wrap=True,
+        )

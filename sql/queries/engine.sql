@@ -211,6 +211,12 @@ INSERT INTO evosense_ops.skipped_events (position, tenant_id, stream_id, event_t
 VALUES (:position, :tenant_id, :stream_id, :event_type, :reason)
 ON CONFLICT (position) DO NOTHING;
 
+-- name: event_to_skip(position)^
+-- An event that is not parked, as parked_events would have it.
+SELECT tenant_id, originator_id AS stream_id, topic AS event_type
+FROM evosense_log.stored_events
+WHERE notification_id = :position;
+
 -- name: skipped()
 SELECT position, tenant_id, stream_id, event_type, reason, skipped_at FROM evosense_ops.skipped_events ORDER BY position;
 

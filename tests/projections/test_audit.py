@@ -5,10 +5,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
 from adapters.embedded import PostgresServer
 from adapters.settings import Settings
-from projections.audit import Auditor, AuditReport, Difference
+from projections.audit import Auditor, AuditReport
 from projections.build import BuildError
 from projections.faults import PoisonEvent
 from projections.sharding import lay_out
@@ -29,7 +30,7 @@ from tests.support.world import tampered
 
 @pytest.fixture(scope="module")
 def shared(settings: Settings) -> Iterator[System]:
-    """A history in the module's database, projected, in two shards."""
+    """A history in the module's database, projected."""
     with administrator(settings) as admin:
         system = System(settings, admin, 11)
         system.grow(500)
@@ -83,9 +84,8 @@ def test_an_empty_log(system: System) -> None:
 
 def test_a_changed_cell_a_missing_row_and_an_extra_one_are_told(spoilt: System) -> None:
     admin = spoilt.admin
-    message, gone = [
-        found for (found,) in admin.execute("SELECT id FROM evosense.messages_message ORDER BY id LIMIT 2")
-    ]
+    two = "SELECT id FROM evosense.messages_message WHERE embedding IS NOT NULL ORDER BY id LIMIT 2"
+    message, gone = [found for (found,) in admin.execute(two)]
     tenant = spoilt.world.tenants[1]
     change = "UPDATE evosense.messages_message SET text = 'segredo', sentiment = 0.123 WHERE id = %s"
     admin.execute(change, (message,))
@@ -94,13 +94,9 @@ def test_a_changed_cell_a_missing_row_and_an_extra_one_are_told(spoilt: System) 
         str(found) for (found,) in admin.execute("SELECT id FROM evosense.authn_user WHERE tenant_id = %s", (tenant,))
     ]
     admin.execute("DELETE FROM evosense.messages_embedding WHERE message_id = %s", (gone,))
-    had_vector = bool(
-        admin.execute("SELECT embedding FROM evosense.messages_message WHERE id = %s", (gone,)).fetchone()
-    )
     latency = "DELETE FROM evosense.metrics_latency WHERE tenant_id = %s"
     admin.execute(latency, (tenant,))
     admin.execute("INSERT INTO evosense.metrics_emotion VALUES (%s, 'customer', 'inventada', 3)", (tenant,))
-    assert had_vector
     report = audited(spoilt)
     assert not report.equal
     found = {(one.table, one.key, one.kind): one.columns for one in report.differences}
@@ -109,7 +105,7 @@ def test_a_changed_cell_a_missing_row_and_an_extra_one_are_told(spoilt: System) 
         assert found[("authn_user", user, "differs")] == ("last_login",)
     assert found[("metrics_latency", str(tenant), "missing")] == ()
     assert found[("metrics_emotion", f"{tenant}, customer, inventada", "extra")] == ()
-    assert {table for table, *_ in found} <= {
+    assert {table for table, *_ in found} == {
         *("messages_message", "authn_user", "metrics_latency", "metrics_emotion", "messages_embedding")
     }
     # The same tables and tenants are found by their digests.
@@ -215,10 +211,9 @@ def test_what_was_skipped_is_in_neither(system: System) -> None:
     position = poisoned(system)
     with system.read.connect() as conn:
         assert system.read.parked.skip(conn, position, "a test")
-        streams = [row["position"] for row in system.read.connect().execute(
-            "SELECT position FROM evosense_ops.parked_events ORDER BY position").fetchall()]  # fmt: skip
-        for held_back in streams:
-            system.read.parked.retry(conn, held_back)
+        for behind in sorted(parked(system.admin)):
+            system.read.parked.retry(conn, behind)
+    assert parked(system.admin) == {}
     report = audited(system)
     assert report.equal, report.differences
 
@@ -324,10 +319,6 @@ def test_stopped_it_leaves_nothing_behind(system: System) -> None:
     assert system.build_schemas() == set()
 
 
-def test_a_difference_is_a_value_of_its_own() -> None:
-    assert Difference("t", "1", "differs", ("a",)) != Difference("t", "1", "differs")
-
-
 def test_the_tables_of_an_audit_can_t_be_read_by_the_application(system: System) -> None:
     system.grow(50)
     seen: list[str] = []
@@ -337,7 +328,7 @@ def test_the_tables_of_an_audit_can_t_be_read_by_the_application(system: System)
         with psycopg.connect(system.settings.runtime_dsn, autocommit=True) as conn:
             conn.execute("SET ROLE evosense_app")
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                conn.execute(f"SELECT * FROM {build.schema_name}.messages_message".encode())
+                conn.execute(SQL("SELECT * FROM {}").format(Identifier(build.schema_name, "messages_message")))
         seen.append(build.schema_name)
 
     Auditor(system.builder(), NAMES).audit(look)

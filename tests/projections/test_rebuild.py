@@ -237,7 +237,10 @@ def test_it_goes_on_past_an_event_that_was_skipped(system: System) -> None:
     tampered(system.admin, position)
     with pytest.raises(PoisonEvent):
         system.rebuild(batch=40)
-    skip(system, position)
+    with system.read.connect() as conn:
+        assert not system.read.parked.skip(conn, position, "a test"), "it is not parked"
+        assert system.read.parked.skip(conn, position, "a test", unparked=True)
+        assert not system.read.parked.skip(conn, 999_999, "a test", unparked=True)
     watcher = Watched()
     system.rebuild([], watcher)
     assert watcher.resumed_at
@@ -245,15 +248,6 @@ def test_it_goes_on_past_an_event_that_was_skipped(system: System) -> None:
     assert system.one("SELECT count(*) FROM evosense.messages_message WHERE id = %s", position) == 0
     assert rows == system.projected_afresh()
     assert parked(system.admin) == {}
-
-
-def skip(system: System, position: int) -> None:
-    system.admin.execute(
-        "INSERT INTO evosense_ops.skipped_events (position, tenant_id, stream_id, event_type, reason) "
-        "SELECT notification_id, tenant_id, originator_id, topic, 'a test' FROM evosense_log.stored_events "
-        "WHERE notification_id = %s",
-        (position,),
-    )
 
 
 def test_parked_events_are_projected_and_leave_the_list(system: System) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from psycopg.sql import SQL, Identifier
 
 from adapters.embedded import PostgresServer
 from adapters.settings import Settings
@@ -61,7 +62,8 @@ def mark(system: System, text: str) -> None:
 
 
 def marks(system: System, schema: str = "evosense") -> set[str]:
-    return {plan for (plan,) in system.admin.execute(f"SELECT plan FROM {schema}.tenancy_tenant".encode())}
+    query = SQL("SELECT plan FROM {}").format(Identifier(schema, "tenancy_tenant"))
+    return {plan for (plan,) in system.admin.execute(query)}
 
 
 def test_the_old_tables_come_back_at_the_head_of_the_log(shared: System) -> None:

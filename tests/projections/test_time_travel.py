@@ -152,11 +152,13 @@ def test_the_application_sees_its_tenant_s_rows_and_no_others(shared: System) ->
             assert here == (True,)
     with as_app(shared, "march", None) as conn:
         for table in tables(shared.admin):
+            look = SQL("SELECT count(*) FROM {}")
             try:
-                assert conn.execute(f"SELECT count(*) FROM march.{table}".encode()).fetchone() == (0,), table
+                seen = conn.execute(look.format(Identifier("march", table))).fetchall()
+                assert seen == [(0,)], table
             except psycopg.errors.InsufficientPrivilege:
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                    conn.execute(f"SELECT count(*) FROM evosense.{table}".encode())
+                    conn.execute(look.format(Identifier("evosense", table)))
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             conn.execute("DELETE FROM march.messages_message")
 
@@ -249,7 +251,7 @@ def test_somebody_s_view_over_it_is_not_dropped_along(shared: System) -> None:
         shared.admin.execute("DROP VIEW public.of_march")
 
 
-# ------------------------------------------------------------------------------------------------ interrupted, set aside
+# ---------------------------------------------------------------------------------------------- interrupted, set aside
 
 
 @pytest.mark.parametrize("step", ["loaded", "index", "security"])

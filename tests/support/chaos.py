@@ -71,6 +71,18 @@ def standing(admin: psycopg.Connection[Any]) -> Counts:
     layouts = {shards for _, shards in reached.values()}
     assert len(layouts) <= 1
     shards = layouts.pop() if layouts else 1
+    there = not_aside(admin)
+
+    def counts(projection: str, position: int, event: Event) -> bool:
+        shard = int.from_bytes(event.tenant_id.bytes[-2:]) % shards
+        up_to, _ = reached.get((projection, shard), (0, 0))
+        return position <= up_to and there(projection, position, event)
+
+    return counts
+
+
+def not_aside(admin: psycopg.Connection[Any], *, until: int | None = None) -> Counts:
+    """What is neither parked nor skipped at this moment, up to a position."""
     parked: dict[int, list[str]] = dict(
         admin.execute(
             "SELECT position, projections FROM evosense_ops.parked_events WHERE subscriber = 'projector'"
@@ -79,8 +91,8 @@ def standing(admin: psycopg.Connection[Any]) -> Counts:
     skipped = {position for (position,) in admin.execute("SELECT position FROM evosense_ops.skipped_events")}
 
     def counts(projection: str, position: int, event: Event) -> bool:
-        shard = int.from_bytes(event.tenant_id.bytes[-2:]) % shards
-        up_to, _ = reached.get((projection, shard), (0, 0))
-        return position <= up_to and position not in skipped and projection not in parked.get(position, ())
+        if until is not None and position > until:
+            return False
+        return position not in skipped and projection not in parked.get(position, ())
 
     return counts

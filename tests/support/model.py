@@ -34,6 +34,8 @@ _KEYS: Final = {
     "metrics_emotion": ("tenant_id", "author", "emotion"),
     "metrics_latency": ("tenant_id",),
 }
+#: By table: the same in every database of a run, and slow to be asked for.
+_COLUMNS: Final[dict[str, Composable]] = {}
 _SIX_PLACES: Final = Decimal("0.000001")
 
 
@@ -53,9 +55,10 @@ def fold(log: Mapping[int, Event], counts: Counts = everything) -> Tables:
 
 
 def stored(conn: psycopg.Connection[Any], schema: str = "evosense") -> Tables:
-    """What the tables of a schema hold, in one snapshot; numbers to the digit and vectors to the bit."""
+    """What the tables of a schema hold, to the digit and the bit, in one snapshot or the caller's transaction."""
+    alone = conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
     with conn.transaction():
-        if conn.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS:
+        if alone:
             conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         return {table: _in_order(table, _rows(conn, schema, table)) for table in tables(conn)}
 
@@ -317,17 +320,23 @@ def _packed(vector: bytes, kind: str) -> bytes:
 
 
 def _rows(conn: psycopg.Connection[Any], schema: str, table: str) -> list[Row]:
-    columns: list[Composable] = []
-    for name, kind in conn.execute(
-        "SELECT column_name, udt_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s",
-        (schema, table),
-    ):
-        sent = {"vector": "vector_send", "halfvec": "halfvec_send"}.get(kind)
-        shown = Identifier(name) if sent is None else SQL("{}({})").format(Identifier(sent), Identifier(name))
-        columns.append(SQL("{} AS {}").format(shown, Identifier(name)))
-    statement = SQL("SELECT {} FROM {}").format(SQL(", ").join(columns), Identifier(schema, table))
+    if table not in _COLUMNS:
+        found = conn.execute(
+            "SELECT column_name, udt_name FROM information_schema.columns "
+            "WHERE table_schema = 'evosense' AND table_name = %s ORDER BY ordinal_position",
+            (table,),
+        )
+        _COLUMNS[table] = SQL(", ").join(_column(*one) for one in found)
+    statement = SQL("SELECT {} FROM {}").format(_COLUMNS[table], Identifier(schema, table))
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(statement).fetchall()
+
+
+def _column(name: str, kind: str) -> Composable:
+    sent = {"vector": "vector_send", "halfvec": "halfvec_send"}.get(kind)
+    if sent is None:
+        return Identifier(name)
+    return SQL("{}({}) AS {}").format(Identifier(sent), Identifier(name), Identifier(name))
 
 
 def _in_order(table: str, rows: Iterable[Row]) -> list[Row]:

@@ -231,7 +231,11 @@ def killed(process: subprocess.Popen[str], when: Callable[[], bool], what: str) 
         process.communicate()
 
 
-def session_gone(system: System, role: str = "evosense_test") -> Callable[[], bool]:
-    """Whether the server has noticed that all sessions but this system's own are gone."""
-    own = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND classid = 'evosense_ops.builds'::regclass::oid"
-    return lambda: bool(role) and system.one(own) == 0
+def session_gone(system: System) -> Callable[[], bool]:
+    """Whether the server has noticed that nobody holds a guard of builds any more."""
+    held = (
+        "SELECT count(*) FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database "
+        "WHERE l.locktype = 'advisory' AND d.datname = current_database() "
+        "AND l.classid = 'evosense_ops.builds'::regclass::oid"
+    )
+    return lambda: system.one(held) == 0

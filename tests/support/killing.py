@@ -78,7 +78,7 @@ _LEASE_S: Final = 0.5
 _PATIENCE_S: Final = 60.0
 # A fork of a process that has loaded everything: a Python of its own would take a second each time.
 _CONTEXT: Final = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.support.kills"])
+_CONTEXT.set_forkserver_preload(["tests.support.killing"])
 
 
 @dataclass
