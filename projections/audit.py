@@ -13,7 +13,8 @@ from uuid import UUID
 import msgspec
 from psycopg import Connection, Rollback
 
-from projections.build import Build, Builder, LeaveOut, OnProgress, chosen
+from projections.build import Builder
+from projections.builds import Build, LeaveOut, OnProgress, chosen
 from projections.parking import SUBSCRIBER
 from sql import queries
 

@@ -8,7 +8,8 @@ import psycopg
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
-from projections.build import REBUILD_GUARD, Build, Builder, BuildError, Missing, chosen
+from projections.build import REBUILD_GUARD, Builder
+from projections.builds import Build, BuildError, Missing, chosen
 from projections.swap import PATIENCE_S, swap
 from sql import queries
 

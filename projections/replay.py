@@ -7,7 +7,8 @@ from typing import Any, Final
 from psycopg import Connection
 
 from projections.audit import left_behind
-from projections.build import Build, Builder, BuildError, Missing, OnProgress
+from projections.build import Builder
+from projections.builds import Build, BuildError, Missing, OnProgress
 from projections.catalog import all_projections
 from sql import queries
 

@@ -17,7 +17,8 @@ import msgspec
 import psycopg
 from psycopg import Connection
 
-from projections.build import Build, Builder, BuildError
+from projections.build import Builder
+from projections.builds import Build, BuildError
 from projections.parking import PROJECTED, SUBSCRIBER
 from sql import queries
 

@@ -11,7 +11,7 @@ from api.cli.projecting import Disk, Watched, bar, projecting
 from api.cli.rebuild import Contexts
 from api.cli.screen import CommandError, console
 from projections.audit import AuditDisturbed, Auditor, AuditReport
-from projections.build import BuildError
+from projections.builds import BuildError
 from projections.catalog import all_projections
 
 

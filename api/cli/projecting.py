@@ -17,7 +17,7 @@ from api.cli.installation import Installation, configured
 from api.cli.memory import collect_less
 from api.cli.screen import CommandError, console
 from api.wiring import ReadSide, read_side
-from projections.build import Build, Missing, chosen
+from projections.builds import Build, Missing, chosen
 from projections.catalog import all_projections
 from sql import queries
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from api.cli.projecting import Disk, Watched, bar, projecting
 from api.cli.screen import CommandError, console
-from projections.build import BuildError, chosen
+from projections.builds import BuildError, chosen
 from projections.catalog import all_projections
 from projections.rebuild import RebuildReport, forget_kept
 from projections.rebuild import rebuild as rebuild_these

@@ -8,7 +8,7 @@ import typer
 
 from api.cli.projecting import Disk, Watched, bar, projecting
 from api.cli.screen import CommandError, console
-from projections.build import BuildError
+from projections.builds import BuildError
 from projections.catalog import all_projections
 from projections.replay import forget, position_at
 from projections.replay import replay as make

@@ -6,7 +6,7 @@ import typer
 
 from api.cli.projecting import projecting
 from api.cli.screen import CommandError, console
-from projections.build import BuildError
+from projections.builds import BuildError
 from projections.sharding import MOST_SHARDS, NotLevel, lay_out
 
 

@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Identifier
 from adapters.embedded import PostgresServer
 from adapters.settings import Settings
 from projections.audit import Auditor, AuditReport
-from projections.build import BuildError
+from projections.builds import BuildError
 from projections.faults import PoisonEvent
 from projections.sharding import lay_out
 from tests.support.rebuilding import (

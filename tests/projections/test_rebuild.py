@@ -13,7 +13,8 @@ from adapters.embedded import PostgresServer
 from adapters.settings import Settings
 from api.wiring import read_side
 from projections import build as build_module
-from projections.build import REBUILD_GUARD, BuildError
+from projections.build import REBUILD_GUARD
+from projections.builds import BuildError
 from projections.faults import PoisonEvent
 from projections.rebuild import AlreadyRunning
 from projections.swap import StillInUse

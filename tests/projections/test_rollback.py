@@ -9,7 +9,7 @@ from adapters.embedded import PostgresServer
 from adapters.settings import Settings
 from api.wiring import read_side
 from projections import build as build_module
-from projections.build import BuildError
+from projections.builds import BuildError
 from projections.faults import PoisonEvent
 from projections.rebuild import RebuildReport, forget_kept, rollback
 from projections.sharding import lay_out

@@ -38,7 +38,8 @@ from domain.errors import DomainError
 from domain.event import Event
 from projections import engine as engine_module
 from projections.audit import Auditor
-from projections.build import Builder, BuildError
+from projections.build import Builder
+from projections.builds import BuildError
 from projections.catalog import all_projections
 from projections.engine import Engine
 from projections.faults import PoisonEvent

@@ -14,7 +14,7 @@ from adapters.embedded import PostgresServer
 from adapters.settings import Settings
 from api.wiring import read_side
 from projections import replay as replay_module
-from projections.build import BuildError
+from projections.builds import BuildError
 from projections.faults import PoisonEvent
 from projections.replay import forget, position_at, replay
 from projections.sharding import lay_out

@@ -8,7 +8,7 @@ from unittest.mock import patch
 import psycopg
 
 from domain.event import Event
-from projections.build import Build, Missing
+from projections.builds import Build, Missing
 from projections.engine import Engine
 from tests.support.model import Counts
 

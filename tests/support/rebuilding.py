@@ -15,7 +15,8 @@ import psycopg
 from adapters.embedded import PostgresServer
 from adapters.settings import Settings
 from api.wiring import ReadSide, WriteSide, read_side, write_side
-from projections.build import Build, Builder, Missing
+from projections.build import Builder
+from projections.builds import Build, Missing
 from projections.catalog import all_projections
 from projections.engine import Engine
 from projections.rebuild import RebuildReport, rebuild

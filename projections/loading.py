@@ -1,0 +1,210 @@
+"""Loading: the log folded into the tables of a build, in big batches, with the next one read ahead."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from types import MappingProxyType
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from eventsourcing.persistence import Mapper
+from psycopg import Connection
+
+from projections.batch import Projection
+from projections.builds import Build, LeaveOut, OnProgress, chosen
+from projections.catalog import all_projections
+from projections.faults import PoisonEvent, ProjectionConflict
+from projections.folding import Folder, Opened, without
+from projections.parking import skipped_between
+from projections.reading import EVERYTHING, LogReader, Page, Part, read
+from sql import queries
+
+#: Events at once while loading. Big batches write most messages once: with their analysis, which follows soon.
+BATCH: Final = 10_000
+#: Bytes of sealed events at once; two batches are in memory, one being read ahead.
+BYTES: Final = 24 * 1024 * 1024
+
+_BUILDS: Final = queries("builds")
+
+
+class Loader:
+    """Folds the log into the tables of a build. `connect` gives connections as the projector's role."""
+
+    def __init__(
+        self,
+        reader: LogReader,
+        mapper: Mapper[UUID],
+        connect: Callable[[], Connection[Any]],
+        *,
+        batch: int = BATCH,
+    ) -> None:
+        self.reader = reader
+        self._mapper = mapper
+        self.connect = connect
+        self._batch = batch
+
+    def head(self) -> int:
+        """The last position of the log; 0 while it is empty."""
+        return self.reader.max_notification_id() or 0
+
+    def load(
+        self,
+        conn: Connection[Any],
+        build: Build,
+        target: int,
+        on_progress: OnProgress,
+        *,
+        leave_out: LeaveOut = MappingProxyType({}),
+        tenant_id: UUID | None = None,
+        bare: bool = True,
+    ) -> int:
+        """Fold the log up to `target` into the build's tables; returns the number of events.
+
+        `on_progress` is called with the events so far and the position. `bare`: the tables have nothing but their keys
+        yet. Raises `PoisonEvent` at the first event that can't be projected; what came before it stays.
+        """
+        projections = chosen(build.projections, build.schema_name, bare=bare)
+        folder = Folder(self._mapper, projections)
+        part = Part(tenant_id=tenant_id, topics=_topics(projections))
+        events = 0
+        with ThreadPoolExecutor(1, "read ahead") as ahead:
+            coming = ahead.submit(self._read, folder, build.position, target, part, self._batch)
+            while True:
+                page, opened = coming.result()
+                if page.reached <= build.position:
+                    break
+                limit = _limit(self._batch, page)
+                coming = ahead.submit(self._read, folder, page.reached, target, part, limit)
+                with conn.transaction():
+                    _BUILDS.load_settings(conn)
+                    self._apply(conn, folder, page, opened, build.position, leave_out)
+                    self._move(conn, build, page.reached)
+                build.position = page.reached
+                events += len(page.notifications)
+                on_progress(events, build.position)
+        if build.position < target:
+            with conn.transaction():
+                self._move(conn, build, target)
+            build.position = target
+        return events
+
+    def fold_within(self, conn: Connection[Any], build: Build, target: int) -> int:
+        """Fold the rest of the log up to `target` into tables that are complete, within the caller's transaction.
+
+        The build's own record of its position is moved, too. Returns where it then stands; `build` itself is unchanged,
+        since the transaction may fail. Raises as `load` does.
+        """
+        folder = Folder(self._mapper, chosen(build.projections, build.schema_name))
+        part = Part(topics=_topics(folder.projections))
+        there = msgspec.structs.replace(build)
+        while there.position < target:
+            page, opened = self._read(folder, there.position, target, part, self._batch)
+            if page.reached <= there.position:
+                self._move(conn, there, target)
+                break
+            self._apply(conn, folder, page, opened, there.position)
+            self._move(conn, there, page.reached)
+            there.position = page.reached
+        return target
+
+    def complete(self, conn: Connection[Any], build: Build) -> None:
+        """Fold in what was parked when the tables were set aside. Raises `PoisonEvent` where that can't be done."""
+        with conn.transaction():
+            for lacking in build.parked:
+                after, at = lacking.position - 1, lacking.position
+                folder = Folder(self._mapper, chosen(lacking.projections, build.schema_name))
+                page, opened = self._read(folder, after, at, limit=1)
+                self._apply(conn, folder, page, opened, after)
+            _BUILDS.unpark_build(conn, id=build.id)
+        build.parked = []
+
+    def level(self, conn: Connection[Any], build: Build) -> None:
+        """Bring the shards of tables that were set aside at different positions to one."""
+        if build.positions is None:
+            return
+        target = max(build.positions)
+        with conn.transaction():
+            self.advance(conn, build, build.positions, [target] * len(build.positions))
+            _BUILDS.level_build(conn, id=build.id, position=target)
+        build.position, build.positions = target, None
+
+    def advance(
+        self,
+        conn: Connection[Any],
+        build: Build,
+        starts: Sequence[int],
+        ends: Sequence[int],
+        *,
+        leave_out: LeaveOut = MappingProxyType({}),
+        tenant_id: UUID | None = None,
+        bare: bool = False,
+    ) -> None:
+        """Fold each shard from its start to its end, within the caller's transaction and without moving the record."""
+        folder = Folder(self._mapper, chosen(build.projections, build.schema_name, bare=bare))
+        for shard, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            part = Part(shard, len(starts), tenant_id, _topics(folder.projections))
+            at = start
+            while at < end:
+                page, opened = self._read(folder, at, end, part, self._batch)
+                self._apply(conn, folder, page, opened, at, leave_out)
+                at = page.reached if page.notifications else end
+
+    def _read(
+        self, folder: Folder, after: int, target: int, part: Part = EVERYTHING, limit: int = BATCH
+    ) -> tuple[Page, list[Opened]]:
+        page = read(self.reader, after, limit, target, part)
+        return page, folder.open(page.notifications)
+
+    def _apply(
+        self,
+        conn: Connection[Any],
+        folder: Folder,
+        page: Page,
+        opened: Sequence[Opened],
+        after: int,
+        leave_out: LeaveOut = MappingProxyType({}),
+    ) -> None:
+        rest = without(opened, skipped_between(conn, after, page.reached))
+        for projections, events in _divided(folder.projections, rest, leave_out):
+            try:
+                with conn.transaction():
+                    folder.apply(conn, events, projections)
+            except PoisonEvent:
+                folder.apply_singly(conn, events, projections)
+
+    @staticmethod
+    def _move(conn: Connection[Any], build: Build, position: int) -> None:
+        if _BUILDS.move_build(conn, id=build.id, from_position=build.position, to_position=position) != 1:
+            raise ProjectionConflict(f"another process is working on build {build.schema_name}")
+
+
+def _topics(projections: Sequence[Projection]) -> tuple[str, ...]:
+    """What a part of the projections reads; nothing, which is everything, where all of them are there.
+
+    Then an event of a type that this program does not know is met, and not passed over.
+    """
+    if len(projections) == len(all_projections()):
+        return ()
+    return tuple(
+        f"{event.type_name}:{version}"
+        for event in {event for projection in projections for event in projection.events}
+        for version in range(1, event.type_version + 1)
+    ) or ("nothing",)
+
+
+def _divided(
+    projections: Sequence[Projection], opened: Sequence[Opened], leave_out: LeaveOut
+) -> Iterator[tuple[list[Projection], list[Opened]]]:
+    """The projections in their order, those together that leave out the same events, with what is left for them."""
+    here = {one.notification.id for one in opened} & leave_out.keys()
+    for left_out, group in groupby(projections, lambda p: {at for at in here if p.name in leave_out[at]}):
+        yield list(group), without(opened, left_out)
+
+
+def _limit(batch: int, page: Page) -> int:
+    """How many events the next page may have, given how big those of the last one were."""
+    if not page.notifications:
+        return batch
+    average = sum(len(one.state) for one in page.notifications) // len(page.notifications)
+    return max(1, min(batch, BYTES // max(1, average)))
