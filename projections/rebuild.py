@@ -29,7 +29,7 @@ class Watcher(Protocol):
         """An index or another piece is being made."""
 
     def waiting(self, what: str) -> None:
-        """Something is waited for."""
+        """Something is waited for, or has to be done first."""
 
 
 class Unwatched:
@@ -87,7 +87,7 @@ def rebuild(
         if guard is None:
             raise AlreadyRunning("a rebuild, a rollback or a new layout of shards is running already")
         _refuse_obstacles(conn, [table for projection in chosen(wanted) for table in projection.tables])
-        build, resumed = _begun(builder, conn, wanted)
+        build, resumed = _begun(builder, conn, wanted, watcher)
         watcher.began(build, resumed)
         events = _fill(builder, conn, build, watcher)
         before_swap()
@@ -138,13 +138,14 @@ def interrupted(builder: Builder, conn: Connection[Any]) -> list[Build]:
     return [build for build in builder.builds(conn) if build.purpose == "rebuild"]
 
 
-def _begun(builder: Builder, conn: Connection[Any], names: list[str]) -> tuple[Build, bool]:
+def _begun(builder: Builder, conn: Connection[Any], names: list[str], watcher: Watcher) -> tuple[Build, bool]:
     """The build to go on with and whether it was begun before. Others that were left behind are dropped."""
     found: Build | None = None
     for build in interrupted(builder, conn):
         if found is None and build.projections == names and builder.fits(conn, build):
             found = build
         else:
+            watcher.waiting(f"dropping the interrupted rebuild in schema {build.schema_name}, which is of no use here")
             builder.drop(conn, build)
     if found is not None:
         return found, True

@@ -47,6 +47,11 @@ class Installation:
             errors.print(f"[dim]{choice.notice}[/]")
         return cls(choice.path)
 
+    @property
+    def is_set_up(self) -> bool:
+        """Whether the system was ever brought up here."""
+        return (self.secrets / "runtime-password").exists()
+
     def prepare(self) -> None:
         """Make the home where it is missing, reachable for the servers' account. Raises `EmbeddedError`."""
         prepare_home(self.home)

@@ -173,9 +173,25 @@ class Projections(RuleBasedStateMachine):
 
     @rule(which=chance)
     def damage_an_event(self, which: int) -> None:
-        position = sorted(self.log)[which % len(self.log)]
-        tampered(self.admin, position)  # twice is as it was
-        self.tampered ^= {position}
+        """Any, projected already or not."""
+        self._damage(sorted(self.log), which)
+
+    @rule(which=chance, steps=st.integers(5, 30), batch=st.sampled_from([1, 7, 500]))
+    def meet_a_damaged_event(self, which: int, steps: int, batch: int) -> None:
+        """One that is still to be projected and, where there is such a one, has later events in its stream."""
+        self._record(self.world.happen(steps))
+        reached = min(positions(self.admin), default=0)
+        ahead = [(position, event) for position, event in sorted(self.log.items()) if position > reached]
+        last = {event.originator_id: position for position, event in ahead}
+        followed = [position for position, event in ahead if position < last[event.originator_id]]
+        self._damage(followed or [position for position, _ in ahead], which)
+        self.project(batch, 4)
+
+    def _damage(self, found: list[int], which: int) -> None:
+        if found:
+            position = found[which % len(found)]
+            tampered(self.admin, position)  # twice is as it was
+            self.tampered ^= {position}
 
     @precondition(lambda self: self.refused is None)
     @rule(which=chance)
@@ -208,6 +224,13 @@ class Projections(RuleBasedStateMachine):
         if retried:
             self.retry()
             assert self._skipped() or not parked(self.admin)
+
+    @precondition(lambda self: self.tampered)
+    @rule(keep=st.booleans())
+    def repair_and_rebuild(self, keep: bool) -> None:
+        """What was parked is in the new tables, and no longer parked."""
+        self.repair(False)
+        self.rebuild(_NAMES, keep)
 
     @rule(which=chance)
     def skip(self, which: int) -> None:
