@@ -126,14 +126,19 @@ class Auditor:
         for _ in range(_ROUNDS * 20):
             with holding.transaction() as attempt:
                 rows = list(_ENGINE.lock_checkpoints(holding, projections=build.projections))
-                shards: dict[int, set[int]] = {}
+                shards: dict[int, list[int]] = {}
                 for row in rows:
-                    shards.setdefault(row["shard"], set()).add(row["position"])
-                if all(len(found) == 1 for found in shards.values()):
-                    return [found.pop() for _, found in sorted(shards.items())] or [0]
+                    shards.setdefault(row["shard"], []).append(row["position"])
+                for found in shards.values():
+                    # A projection that has never run stands at the log's beginning.
+                    found.extend([0] * (len(build.projections) - len(found)))
+                if all(len(set(found)) == 1 for found in shards.values()):
+                    return [found[0] for _, found in sorted(shards.items())] or [0]
                 raise Rollback(attempt)
             time.sleep(_PAUSE_S)
-        raise AuditDisturbed("the projections stand at different positions: let them draw level, and run it again")
+        raise AuditDisturbed(
+            "the projections stand at different positions: is a projector running? Let them draw level"
+        )
 
     # ------------------------------------------------------------------------------------------------ two looks
 

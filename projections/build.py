@@ -5,6 +5,7 @@ that a build that was killed goes on where it was. The tables are loaded with no
 that the live tables have is made afterwards, piece by piece.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -23,6 +24,10 @@ INDEX_MEMORY: Final = "256MB"
 REBUILD_GUARD: Final = 1
 #: Guards of audits and replays: this number and the build's.
 _OWN_GUARD: Final = 1000
+
+#: How long the server may take to notice that a process is gone, and how often that is looked for, in seconds.
+_GONE_S: Final = 2.0
+_PAUSE_S: Final = 0.1
 
 _BUILDS: Final = queries("builds")
 
@@ -116,9 +121,17 @@ class Builder(Loader):
         """
         conn = self.connect()
         try:
-            yield conn if _BUILDS.try_guard(conn, number=number) else None
+            yield conn if self._guarded(conn, number) else None
         finally:
             conn.close()
+
+    @staticmethod
+    def _guarded(conn: Connection[Any], number: int) -> bool:
+        # The session of a process that was killed goes on for a moment, until the server has noticed.
+        deadline = time.monotonic() + _GONE_S
+        while not (ours := bool(_BUILDS.try_guard(conn, number=number))) and time.monotonic() < deadline:
+            time.sleep(_PAUSE_S)
+        return ours
 
     # ------------------------------------------------------------------------------------------------ structure
 

@@ -74,6 +74,14 @@ def swap(
                     ) from None
                 on_wait(f"waiting for a query to end{who}")
                 time.sleep(_PAUSE_S)
+            except _ApartError:
+                if time.monotonic() > deadline:
+                    raise StillInUse(
+                        f"the live projections have stood at different positions for {patience:g} s: nothing was "
+                        "swapped, and the build is kept; start a projector, or rebuild all of them"
+                    ) from None
+                on_wait("waiting for a projector to bring the live tables to one position")
+                time.sleep(_PAUSE_S)
             except _TooFarBehindError:
                 continue
             except psycopg.errors.DependentObjectsStillExist as error:
@@ -86,6 +94,10 @@ class _TooFarBehindError(Exception):
 
 class _InUseError(Exception):
     """Transactions go on that began before the last rows were there; the message says whose."""
+
+
+class _ApartError(Exception):
+    """The live projections stand at different positions: what was live could not be kept as one."""
 
 
 def _catch_up(builder: Builder, conn: Connection[Any], build: Build) -> None:
@@ -123,8 +135,8 @@ def _record_live(conn: Connection[Any], build: Build, live: list[dict[str, Any]]
     for row in live:
         positions.setdefault(row["shard"], set()).add(row["position"])
     if any(len(found) > 1 for found in positions.values()):
-        # One of them is new or was rebuilt just now, and its projector is about to draw level.
-        raise psycopg.errors.LockNotAvailable("the projections stand at different positions")
+        # One of them is new or was rebuilt just now, and a projector is about to bring it to where the others are.
+        raise _ApartError
     shards = [found.pop() for _, found in sorted(positions.items())] or [0]
     row = _BUILDS.add_build(
         conn,

@@ -24,4 +24,4 @@ def test_after_a_kill_every_row_is_what_the_log_says(place: Ground, seed: int) -
     # It was no idyll.
     assert report.aimed
     assert report.kills[0] == report.scene[0]
-    assert report.events > 900
+    assert report.appended > 0

@@ -92,6 +92,7 @@ class Report:
     aimed: bool = False
     kills: list[str] = field(default_factory=list)
     events: int = 0
+    appended: int = 0  # of them, beside the kills
     resumed: bool = False
     seconds: float = 0.0
     wrong: list[str] = field(default_factory=list)
@@ -328,6 +329,7 @@ class _Scene:
         wrong = self._report.wrong
         log = _log(self._settings)
         self._report.events = len(log)
+        self._report.appended = len(self._appender.told)
         with administrator(self._settings) as admin:
             wrong += differences(stored(admin), fold(log))[:20]
             wrong += [f"parked at {position}: {reason}" for position, reason in parked(admin).items()]
