@@ -14,6 +14,7 @@ from api.cli.projecting import projecting
 from api.cli.screen import CommandError, console
 from api.parked import send_again
 from api.wiring import ReadSide
+from projections.catalog import all_projections
 from projections.parking import HELD_BACK, SUBSCRIBER
 from sql import queries
 
@@ -136,6 +137,12 @@ def skip(
                 else:
                     _ENGINE.unpark(conn, subscriber=WORKER, position=position)
         console.print(f"skipped the event at position {position:,}")
+        if had := _already_projected(ours):
+            names = " ".join(had)
+            console.print(
+                f"its rows of before stay where it was projected already: `evosense rebuild {names}` leaves them out",
+                soft_wrap=True,
+            )
         _retry_projections(side, _streams(rows, {position}))
 
 
@@ -156,6 +163,21 @@ def parked_table(rows: list[dict[str, Any]], most: int) -> Table:
     if len(rows) > most:
         table.caption = f"and {len(rows) - most:,} more"
     return table
+
+
+def _already_projected(parked: list[dict[str, Any]]) -> list[str]:
+    """Projections that read an event's type and have not parked it, as after a rebuild of some of them alone.
+
+    Nothing where it was parked by no projection: then there is none that has come past it, or all of them have.
+    """
+    ours = [row for row in parked if row["subscriber"] == SUBSCRIBER and row["projections"] is not None]
+    return [
+        projection.name
+        for row in ours
+        for projection in all_projections()
+        if projection.name not in row["projections"]
+        and row["event_type"].rpartition(":")[0] in {event.type_name for event in projection.events}
+    ]
 
 
 def _streams(rows: list[dict[str, Any]], chosen: set[int]) -> set[UUID]:
