@@ -164,8 +164,6 @@ class Engine:
         active, start, stop = self._furthest_behind(held)
         page = read(self._reader, start, size, stop, held.part)
         reached = page.reached
-        if not page.notifications and stop is not None and reached < stop:
-            reached = stop  # nothing lies between the stragglers and the others: let them draw level
         if reached <= start:
             return 0
         began = time.monotonic()

@@ -64,29 +64,79 @@ class Loader:
         `on_progress` is called with the events so far and the position. `bare`: the tables have nothing but their keys
         yet. Raises `PoisonEvent` at the first event that can't be projected; what came before it stays.
         """
-        projections = chosen(build.projections, build.schema_name, bare=bare)
-        folder = Folder(self._mapper, projections)
-        part = Part(tenant_id=tenant_id, topics=_topics(projections))
-        events = 0
+        folder = Folder(self._mapper, chosen(build.projections, build.schema_name, bare=bare))
+        part = Part(tenant_id=tenant_id, topics=_topics(folder.projections))
+
+        def move(position: int) -> None:
+            self._move(conn, build, position)
+
+        def moved(events: int, position: int) -> None:
+            build.position = position
+            on_progress(events, position)
+
+        return self._stream(conn, folder, part, build.position, target, move, moved, leave_out)
+
+    def load_shard(self, conn: Connection[Any], build: Build, shard: int, target: int, on_progress: OnProgress) -> int:
+        """Fold one tenant shard of a build that is loaded in shards up to `target`; returns the number of events.
+
+        Several processes may do so at once, each with another shard: no two write the same rows. Raises as `load` does.
+        """
+        if build.positions is None:
+            raise ValueError("the build is not loaded in shards")
+        folder = Folder(self._mapper, chosen(build.projections, build.schema_name, bare=True))
+        part = Part(shard, len(build.positions), topics=_topics(folder.projections))
+        at = build.positions[shard]
+
+        def move(position: int) -> None:
+            nonlocal at
+            if (
+                _BUILDS.move_build_shard(conn, id=build.id, shard=shard + 1, from_position=at, to_position=position)
+                != 1
+            ):
+                raise ProjectionConflict(f"another process is working on build {build.schema_name}")
+            at = position
+
+        return self._stream(conn, folder, part, at, target, move, on_progress)
+
+    def divide(self, conn: Connection[Any], build: Build, shards: int) -> None:
+        """From here on the build is loaded in so many tenant shards."""
+        positions = [build.position] * shards
+        _BUILDS.divide_build(conn, id=build.id, positions=positions)
+        build.positions = positions
+
+    def unite(self, conn: Connection[Any], build: Build, position: int) -> None:
+        """All shards of the build have come to one position: it goes on as one."""
+        _BUILDS.level_build(conn, id=build.id, position=position)
+        build.position, build.positions = position, None
+
+    def _stream(
+        self,
+        conn: Connection[Any],
+        folder: Folder,
+        part: Part,
+        start: int,
+        target: int,
+        move: Callable[[int], None],
+        on_progress: OnProgress,
+        leave_out: LeaveOut = MappingProxyType({}),
+    ) -> int:
+        """Fold a part of the log from `start` to `target`, a page a transaction, of which `move` is the last step."""
+        events, at = 0, start
         with ThreadPoolExecutor(1, "read ahead") as ahead:
-            coming = ahead.submit(self._read, folder, build.position, target, part, self._batch)
-            while True:
+            coming = ahead.submit(self._read, folder, at, target, part, self._batch)
+            while at < target:
                 page, opened = coming.result()
-                if page.reached <= build.position:
-                    break
-                limit = _limit(self._batch, page)
-                coming = ahead.submit(self._read, folder, page.reached, target, part, limit)
+                # Where the log ends before the target, nothing lies between.
+                reached = page.reached if page.reached > at else target
+                if reached < target:
+                    coming = ahead.submit(self._read, folder, reached, target, part, _limit(self._batch, page))
                 with conn.transaction():
                     _BUILDS.load_settings(conn)
-                    self._apply(conn, folder, page, opened, build.position, leave_out)
-                    self._move(conn, build, page.reached)
-                build.position = page.reached
+                    self._apply(conn, folder, page, opened, at, leave_out)
+                    move(reached)
+                at = reached
                 events += len(page.notifications)
-                on_progress(events, build.position)
-        if build.position < target:
-            with conn.transaction():
-                self._move(conn, build, target)
-            build.position = target
+                on_progress(events, at)
         return events
 
     def fold_within(self, conn: Connection[Any], build: Build, target: int) -> int:
@@ -148,7 +198,7 @@ class Loader:
             while at < end:
                 page, opened = self._read(folder, at, end, part, self._batch)
                 self._apply(conn, folder, page, opened, at, leave_out)
-                at = page.reached if page.notifications else end
+                at = page.reached if page.reached > at else end
 
     def _read(
         self, folder: Folder, after: int, target: int, part: Part = EVERYTHING, limit: int = BATCH

@@ -9,7 +9,7 @@ from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
 from projections.build import REBUILD_GUARD, Builder
-from projections.builds import Build, BuildError, Missing, chosen
+from projections.builds import Build, BuildError, Missing, OnProgress, chosen
 from projections.swap import PATIENCE_S, swap
 from sql import queries
 
@@ -30,6 +30,24 @@ class Watcher(Protocol):
 
     def waiting(self, what: str) -> None:
         """Something is waited for, or has to be done first."""
+
+
+class Crew(Protocol):
+    """Processes that load a build together, each one tenant shard after the other."""
+
+    @property
+    def shards(self) -> int:
+        """Into how many shards a build is to be divided for them."""
+
+    @property
+    def worth_from(self) -> int:
+        """From how many positions on it is worth their while."""
+
+    def load(self, build: Build, target: int, on_progress: OnProgress) -> int:
+        """Load every shard of a divided build up to `target`; returns the number of events.
+
+        Raises `BuildError` where one of them can't go on, with its reason; what was loaded stays.
+        """
 
 
 class Unwatched:
@@ -73,14 +91,15 @@ def rebuild(
     *,
     keep: bool = False,
     patience: float = PATIENCE_S,
+    crew: Crew | None = None,
     before_swap: Callable[[], None] = lambda: None,
 ) -> RebuildReport:
     """Make the read models of these projections again from the log, and swap them in; same rows, ids included.
 
     Goes on with a build of the same projections that was interrupted, if it is of the same program. `keep`: the old
-    tables stay, for `rollback`. `before_swap` is called when all is ready. Raises `AlreadyRunning`; `PoisonEvent` at
-    the first event that can't be projected, and `BuildError` where something stands in the way: nothing that is live
-    has changed then.
+    tables stay, for `rollback`. `crew`: processes that share the loading. `before_swap` is called when all is ready.
+    Raises `AlreadyRunning`; `PoisonEvent` at the first event that can't be projected, and `BuildError` where something
+    stands in the way: nothing that is live has changed then.
     """
     wanted = [projection.name for projection in chosen(names)]
     with builder.guard(REBUILD_GUARD) as guard, builder.connect() as conn:
@@ -89,7 +108,7 @@ def rebuild(
         _refuse_obstacles(conn, [table for projection in chosen(wanted) for table in projection.tables])
         build, resumed = _begun(builder, conn, wanted, watcher)
         watcher.began(build, resumed)
-        events = _fill(builder, conn, build, watcher)
+        events = _fill(builder, conn, build, watcher, crew)
         before_swap()
         _BUILDS.is_alive(guard)  # raises where the guard's session was lost: somebody else may be at it
         kept = swap(builder, conn, build, watcher.waiting, patience=patience)
@@ -162,17 +181,40 @@ def _refuse_obstacles(conn: Connection[Any], tables: list[str]) -> None:
         )
 
 
-def _fill(builder: Builder, conn: Connection[Any], build: Build, watcher: Watcher) -> int:
+def _fill(builder: Builder, conn: Connection[Any], build: Build, watcher: Watcher, crew: Crew | None) -> int:
     events = 0
     if build.state == "loading":
         # Until the log has nothing left but what was appended during the last round.
-        while (head := builder.head()) > build.position:
+        while (head := builder.head()) > build.position or build.positions is not None:
 
             def loaded(so_far: int, position: int, head: int = head, before: int = events) -> None:
                 watcher.loaded(before + so_far, position, head)
 
-            events += builder.load(conn, build, head, loaded)
+            if build.positions is None and crew is not None and head - build.position >= crew.worth_from:
+                builder.divide(conn, build, crew.shards)
+            if build.positions is None:
+                events += builder.load(conn, build, head, loaded)
+            else:
+                events += _load_shards(builder, conn, build, head, crew, loaded)
     builder.finish(conn, build, watcher.making)
+    return events
+
+
+def _load_shards(
+    builder: Builder, conn: Connection[Any], build: Build, target: int, crew: Crew | None, on_progress: OnProgress
+) -> int:
+    """Load a build that was divided, with a crew or, where it is gone on with alone, shard by shard."""
+    if crew is not None:
+        events = crew.load(build, target, on_progress)
+    else:
+        events = 0
+        for shard in range(len(build.positions or ())):
+
+            def loaded(so_far: int, position: int, before: int = events) -> None:
+                on_progress(before + so_far, position)
+
+            events += builder.load_shard(conn, build, shard, target, loaded)
+    builder.unite(conn, build, target)
     return events
 
 

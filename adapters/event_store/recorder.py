@@ -25,6 +25,8 @@ from sql import queries
 #: Notified after each append; the payload is the last position.
 CHANNEL: Final = "evosense_log"
 _LOG: Final = queries("log")
+#: How many times as long a stretch is looked through for a part of the log, of which there may be little in it.
+_SPARSE: Final = 8
 
 Unit = Sequence[TenantStoredEvent]
 
@@ -54,7 +56,6 @@ class LogRecorder(PostgresApplicationRecorder):
     select_events = unwrap(PostgresApplicationRecorder.select_events)
     max_notification_id = unwrap(PostgresApplicationRecorder.max_notification_id)
 
-    @once_more
     def select_notifications(
         self,
         start: int | None,
@@ -66,7 +67,14 @@ class LogRecorder(PostgresApplicationRecorder):
     ) -> Sequence[Notification]:
         """Events from `start` on; see the library's interface. Raises `OperationalError`, `InterfaceError`."""
         after = 0 if start is None else start - inclusive_of_start
-        return self.page(after, limit, stop, topics=topics)[0]
+        found: list[Notification] = []
+        while len(found) < limit:
+            page, reached = self.page(after, limit - len(found), stop, topics=topics)
+            if reached <= after:
+                break
+            found.extend(page)
+            after = reached
+        return found
 
     @once_more
     def page(
@@ -82,27 +90,29 @@ class LogRecorder(PostgresApplicationRecorder):
     ) -> tuple[Sequence[Notification], int]:
         """At most `limit` events behind `after` and up to `stop`, and the position up to which that is all there is.
 
-        Of one tenant shard of several, of one tenant, of some topics: of such a part nothing stands between its last
-        event and the position that is returned. Raises `OperationalError`, `InterfaceError`.
+        Of one tenant shard of several, of one tenant, of some topics. Looks at a stretch of the log whose length
+        follows from `limit`: there may be no event of that part in it, and more behind it. The position is `after`
+        only at the log's end or at `stop`. Raises `OperationalError`, `InterfaceError`.
         """
         whole = shards == 1 and tenant_id is None and not topics
-        bounds = {"after": after, "stop": stop, "page": limit}
+        # Bounded on both sides: with an open end, or `stop` for one, the planner may sort the whole rest for each page.
+        until = after + (limit if whole else limit * max(shards, _SPARSE))
+        until = until if stop is None else min(until, stop)
+        bounds = {"after": after, "until": until, "page": limit}
         part = {"shard": shard, "shards": shards, "tenant_id": tenant_id, "topics": list(topics)}
         with self.datastore.get_connection() as conn:
             # The end of the log first: what is appended afterwards is not passed over.
-            head = 0 if whole else int(_LOG.head(conn)["position"])
+            head = int(_LOG.head(conn)["position"])
             # In binary: as text, every byte of an event is two, and has to be decoded.
             with conn.cursor(row_factory=tuple_row, binary=True) as cursor:
                 cursor.execute(
                     (_LOG.page if whole else _LOG.page_of_part).sql, bounds if whole else bounds | part, prepare=True
                 )
                 found = [Notification(*row) for row in cursor]
-        if whole:
-            return found, found[-1].id if found else after
         if len(found) == limit:
             return found, found[-1].id
         # What was appended after the look at the end may be among the events: it has been read, too.
-        return found, max(found[-1].id if found else after, head if stop is None else min(stop, head))
+        return found, max(found[-1].id if found else after, min(until, head))
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **_: Any) -> Sequence[int]:
         """Append all or none, as the library's interface has it. Raises `IntegrityError` on a conflict."""

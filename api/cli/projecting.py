@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from adapters.migrations import require_current_schema
 from adapters.settings import Settings
 from api.cli.installation import Installation, configured
-from api.cli.memory import collect_less
 from api.cli.screen import CommandError, console
+from api.memory import collect_less
 from api.wiring import ReadSide, read_side
 from projections.builds import Build, Missing, chosen
 from projections.catalog import all_projections

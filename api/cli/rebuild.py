@@ -8,6 +8,7 @@ from rich.table import Table
 
 from api.cli.projecting import Disk, Watched, bar, projecting
 from api.cli.screen import CommandError, console
+from api.crew import MOST, ProcessCrew, crew_size
 from projections.builds import BuildError, chosen
 from projections.catalog import all_projections
 from projections.rebuild import RebuildReport, forget_kept
@@ -24,6 +25,10 @@ def rebuild(
     contexts: Contexts = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the old tables, for `evosense rollback`.")] = False,
     anyway: Annotated[bool, typer.Option("--anyway", help="Begin though the disk may be too small.")] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=1, max=MOST, help="Processes that read the log; as many as there are cores."),
+    ] = None,
 ) -> None:
     """Make the read models again from the log, beside the live ones, and swap them in: the same rows, ids included.
 
@@ -34,13 +39,16 @@ def rebuild(
     names = contexts or [projection.name for projection in all_projections()]
     try:
         chosen(names)
-        with projecting() as (settings, side):
+        # The crew first: it is forked, and nothing is open yet that it could inherit.
+        with ProcessCrew(crew_size(jobs)) as crew, projecting() as (settings, side):
+            crew.enlist(settings)
             disk = Disk(settings)
             with side.builder.connect() as conn:
                 disk.require(conn, names, anyway=anyway)
             started = time.monotonic()
             with bar() as progress:
-                report = rebuild_these(side.builder, names, Watched(progress, disk), keep=keep)
+                watched = Watched(progress, disk)
+                report = rebuild_these(side.builder, names, watched, keep=keep, crew=crew if crew.size > 1 else None)
     except BuildError as error:
         raise CommandError(str(error)) from None
     _show(report, time.monotonic() - started)

@@ -19,9 +19,9 @@ from adapters.migrations import require_current_schema
 from adapters.settings import Settings
 from adapters.telemetry import configure_logging
 from api.app import create_app
-from api.cli.memory import collect_less
 from api.cli.screen import CommandError
 from api.liveness import NotWorking, check_role
+from api.memory import collect_less
 from api.relay import run_relay
 from api.services import build_services
 from api.wiring import read_side

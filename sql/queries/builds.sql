@@ -23,6 +23,15 @@ WHERE schema_name = :schema;
 -- Compare and set, in the transaction that writes the rows.
 UPDATE evosense_ops.builds SET position = :to_position WHERE id = :id AND position = :from_position;
 
+-- name: divide_build(id, positions)!
+-- From here on it is loaded in shards of the tenants, each with its own position.
+UPDATE evosense_ops.builds SET positions = :positions::bigint[] WHERE id = :id;
+
+-- name: move_build_shard(id, shard, from_position, to_position)!
+-- The same for one shard, counted from 1.
+UPDATE evosense_ops.builds SET positions[:shard] = :to_position
+WHERE id = :id AND positions[:shard] = :from_position;
+
 -- name: set_build_state(id, state)!
 UPDATE evosense_ops.builds
 SET state = :state, finished_at = CASE WHEN :state = 'ready' THEN now() END

@@ -60,19 +60,19 @@ SELECT number, first, last, CASE WHEN number > 0 THEN pg_notify(:channel, last::
 -- name: notify(channel, payload)!
 SELECT pg_notify(:channel, :payload);
 
--- name: page(after, stop, page)
+-- name: page(after, until, page)
 -- The next events, in the columns and order of the library's `Notification`.
 SELECT originator_id, originator_version, topic, state, notification_id
 FROM evosense_log.stored_events
-WHERE notification_id > :after AND (:stop::bigint IS NULL OR notification_id <= :stop::bigint)
+WHERE notification_id > :after AND notification_id <= :until
 ORDER BY notification_id
 LIMIT :page;
 
--- name: page_of_part(after, stop, page, shard, shards, tenant_id, topics)
+-- name: page_of_part(after, until, page, shard, shards, tenant_id, topics)
 -- The next events of one tenant shard, of one tenant or of some topics.
 SELECT originator_id, originator_version, topic, state, notification_id
 FROM evosense_log.stored_events
-WHERE notification_id > :after AND (:stop::bigint IS NULL OR notification_id <= :stop::bigint)
+WHERE notification_id > :after AND notification_id <= :until
     AND (:shards = 1 OR evosense_ops.shard_of(tenant_id, :shards) = :shard)
     AND (:tenant_id::uuid IS NULL OR tenant_id = :tenant_id::uuid)
     AND (cardinality(:topics::text[]) = 0 OR topic = ANY(:topics::text[]))
