@@ -25,22 +25,15 @@ AS $$
 #variable_conflict use_column
 DECLARE
     query vector(768) := p_query_embedding::vector(768);
-    models text[];
     prevailing text;
+    other text;
 BEGIN
-    -- From one model to the next by the index: there is one, or there are two while a tenant moves.
-    WITH RECURSIVE known (model) AS (
-        SELECT min(e.model) FROM evosense.messages_embedding e WHERE e.tenant_id = p_tenant_id
-        UNION ALL
-        SELECT (SELECT min(e.model) FROM evosense.messages_embedding e
-                WHERE e.tenant_id = p_tenant_id AND e.model > k.model)
-        FROM known k
-        WHERE k.model IS NOT NULL
-    )
-    SELECT array_agg(k.model) INTO models FROM known k WHERE k.model IS NOT NULL;
+    -- The first and the last of the index: nearly always the same one. Two while a tenant moves.
+    SELECT min(e.model), max(e.model) INTO prevailing, other
+    FROM evosense.messages_embedding e
+    WHERE e.tenant_id = p_tenant_id;
 
-    prevailing := models[1];
-    IF cardinality(models) > 1 THEN
+    IF prevailing <> other THEN
         SELECT e.model INTO prevailing
         FROM evosense.messages_embedding e
         WHERE e.tenant_id = p_tenant_id
