@@ -168,7 +168,9 @@ def test_its_views_and_its_search_show_the_past(shared: System) -> None:
     looked_back(shared, "march", until)
     whole = "SELECT total_messages FROM {}tenant_metrics WHERE tenant_id = %s"
     # Of both models that the history has vectors of; the documented function searches one.
-    nearest = "SELECT message_id FROM {0}nearest_messages(%(tenant)s, array_fill(0.1, ARRAY[768])::vector, '{1}', 1000, -1)"
+    nearest = (
+        "SELECT message_id FROM {0}nearest_messages(%(tenant)s, array_fill(0.1, ARRAY[768])::vector, '{1}', 1000, -1)"
+    )
     search = f"{nearest.format('{0}', 'e-1')} UNION ALL {nearest.format('{0}', 'e-2')}"
     documented = "SELECT message_id FROM semantic_search(%s, array_fill(0.1, ARRAY[768])::vector, 1000, -1)"
     with as_app(shared, "march", tenant_id) as conn:
