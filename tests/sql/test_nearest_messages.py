@@ -264,9 +264,13 @@ def index_scans(conn: psycopg.Connection[Any]) -> int:
     ],
     ids=["documented", "all", "filtered"],
 )
-def test_a_prepared_statement_keeps_the_index(app: psycopg.Connection[Any], corpus: Corpus, function: str) -> None:
+@pytest.mark.parametrize("mode", ["auto", "force_generic_plan"])
+def test_a_prepared_statement_keeps_the_index(
+    app: psycopg.Connection[Any], corpus: Corpus, function: str, mode: str
+) -> None:
     """The fiftieth call answers as the third, and each asked the index, as the application's role."""
     (query,) = corpus.draw(1)
+    app.execute(f"SET plan_cache_mode = {mode}".encode())
     app.execute(f"PREPARE near (uuid, vector) AS SELECT message_id, similarity_score FROM {function}".encode())  # noqa: S608
     before = index_scans(app)
     answers = [app.execute(f"EXECUTE near('{LARGE}', '{text(query)}')".encode()).fetchall() for _ in range(50)]

@@ -179,9 +179,11 @@ def scans(conn: psycopg.Connection[Any], index: str) -> int:
     return int(row[0])
 
 
-def test_a_prepared_statement_asks_the_index_each_time(app: psycopg.Connection[Any]) -> None:
+@pytest.mark.parametrize("mode", ["auto", "force_generic_plan"])
+def test_a_prepared_statement_asks_the_index_each_time(app: psycopg.Connection[Any], mode: str) -> None:
     """As the application's role, whose policy keeps `@@` from the index, and after the change to a generic plan."""
     tenant_is(app, LARGE)
+    app.execute(f"SET plan_cache_mode = {mode}".encode())
     app.execute("PREPARE words AS SELECT message_id, rank FROM text_search($1, 20)")
     before = scans(app, "idx_message_words")
     answers = [app.execute("EXECUTE words('jabuticaba')").fetchall() for _ in range(50)]
