@@ -81,7 +81,7 @@ async def search(
     return fused(found, limit)
 
 
-@get("/messages/{identifier:int}/similar", dependencies=_FILTERS)
+@get("/messages/{identifier:int}/similar", dependencies=_FILTERS, conflicts=True)
 async def similar(
     identifier: int,
     services: Services,

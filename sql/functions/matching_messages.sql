@@ -1,5 +1,5 @@
--- The tenant's messages that pass the filters of a search, of these ids or of all (NULL). A filter that is NULL lets all
--- pass; p_author is 'customer' or 'company'. Plain SQL, to be inlined where it is called.
+-- The tenant's messages that pass the filters of a search, of these ids or of all (NULL). A filter that is NULL lets
+-- all pass; p_author is 'customer' or 'company'. Plain SQL, to be inlined where it is called.
 CREATE OR REPLACE FUNCTION evosense.matching_messages(
     p_tenant_id uuid,
     p_ids bigint[],

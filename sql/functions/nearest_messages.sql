@@ -7,9 +7,9 @@
 --   2. their rows, scored, cut at the threshold, ordered, cut at the limit.
 -- The threshold stays out of step 1: inside, an iterative index scan reads on and on for rows that do not exist.
 --
--- Exact wherever that is cheap: at most `exact_up_to` vectors of the model or messages that pass, or a wish for more than
--- `exact_from_limit` hits (an index scan of that depth would stop early without a word), are compared one by one. With
--- filters the index is asked for more and more until enough pass, up to `reach_up_to`; then, and where the index ran
+-- Exact wherever that is cheap: at most `exact_up_to` vectors of the model or messages that pass, or a wish for more
+-- than `exact_from_limit` hits (an index scan of that depth would stop early without a word), are compared one by one.
+-- With filters the index is asked for more and more until enough pass, up to `reach_up_to`; then, and where the index ran
 -- dry before it had the candidates that are known to be there, everything is compared.
 --
 -- p_limit NULL: all hits, as LIMIT NULL; 0 or less: none. NULL for any of the first three or the threshold: no rows.

@@ -18,7 +18,8 @@ DECLARE
     any_of tsquery := '';
 BEGIN
     FOR piece IN
-        SELECT m FROM regexp_matches(left(p_query, 2000), '(-?)(?:"([^"]*)"?|([^\s"]+))', 'g') WITH ORDINALITY AS t(m, n)
+        SELECT m
+        FROM regexp_matches(left(p_query, 2000), '(-?)(?:"([^"]*)"?|([^\s"]+))', 'g') WITH ORDINALITY AS t(m, n)
         ORDER BY n LIMIT 100
     LOOP
         -- Longer words are in no index, and phraseto_tsquery() refuses them.

@@ -6,8 +6,8 @@
 --     without a setting there are no rows;
 --   * the statement is fixed text; nobody's schema is on the search_path, and pg_temp is searched for tables alone and
 --     last, so that no function, operator or table of a caller gets in;
---   * what is passed is only compared with rows that the tenant's own condition has chosen or is, as the words, computed
---     by functions of PostgreSQL which raise nothing and say nothing.
+--   * what is passed is only compared; a row of another tenant may be looked at, when the index gives it and its words
+--     are computed again: that raises nothing, since they were computed for the index, and notices are turned off.
 -- Its owner sees all rows by its policies (owner_cleanup) and is nobody who logs in.
 --
 -- Of more matches than `ranked_at_most` the newest are ranked: a rank costs the words of a message to be found again.
@@ -38,6 +38,7 @@ RETURNS TABLE (
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_custom_plan
+SET client_min_messages = warning
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -170,6 +170,17 @@ def test_a_message_without_a_vector_is_like_none_yet(system: System) -> None:
     assert texts(system.get(who, "/search", q="vetor")) == ["sem vetor"]
 
 
+def test_filters_and_answers_are_documented(system: System) -> None:
+    paths = system.client.get("/docs/openapi.json").json()["paths"]
+    filters = {
+        "since", "until", "chat_id", "connection_id", "sentiment_min", "sentiment_max", "emotion", "author",
+    }  # fmt: skip
+    for path in ("/api/v1/search", "/api/v1/messages/{identifier}/similar"):
+        told = paths[path]["get"]
+        assert filters < {parameter["name"] for parameter in told["parameters"]}
+    assert {"404", "409"} < set(told["responses"])
+
+
 @pytest.mark.parametrize(
     ("query", "where"),
     [

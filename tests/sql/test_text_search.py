@@ -233,6 +233,26 @@ def test_each_tenant_finds_its_own(app: psycopg.Connection[Any]) -> None:
     assert found(app, "recebi OR entrega") == [f"{SECRET} não recebi"]
 
 
+def test_no_notice_tells_of_the_words_of_others(app: psycopg.Connection[Any], dsn: str) -> None:
+    """`word is too long to be indexed`, where a row of another tenant is checked again."""
+    with psycopg.connect(dsn) as conn:
+        text = f"{'w' * 3000} demora entrega"
+        conn.execute(
+            "INSERT INTO messages_message (tenant_id, chat_id, sender, text, created_at) "
+            "VALUES (%s, 'c', 's', %s, now())",
+            (OTHER, text),
+        )
+        conn.commit()
+        try:
+            heard: list[str] = []
+            app.add_notice_handler(lambda notice: heard.append(str(notice.message_primary)))
+            tenant_is(app, LARGE)  # large enough for the index, which knows no tenant
+            assert found(app, '"demora entrega"') == []
+            assert heard == []
+        finally:
+            conn.execute("DELETE FROM messages_message WHERE text = %s", (text,))
+
+
 def test_filters_are_only_compared(app: psycopg.Connection[Any]) -> None:
     tenant_is(app, ONE)
     for strange in ("x' OR true --", str(OTHER), "%", "chat' OR tenant_id IS NOT NULL --"):
@@ -293,7 +313,11 @@ def test_the_helpers_are_the_owners_alone(app: psycopg.Connection[Any]) -> None:
         "WHERE pronamespace = 'evosense'::regnamespace AND prosecdef"
     ).fetchall()
     assert rows == [
-        ("text_search", "evosense_owner", ["search_path=pg_catalog, pg_temp", "plan_cache_mode=force_custom_plan"])
+        (
+            "text_search",
+            "evosense_owner",
+            ["search_path=pg_catalog, pg_temp", "plan_cache_mode=force_custom_plan", "client_min_messages=warning"],
+        )
     ]
 
 
