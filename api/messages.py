@@ -1,4 +1,4 @@
-"""Messages: pages of them, one, and search by meaning."""
+"""Messages: pages of them, and one."""
 
 import base64
 from datetime import datetime
@@ -6,23 +6,16 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import get
-from litestar.params import Parameter
 
 from api.common import Page, PageSize, WaitFor, until_reached
+from api.filters import ChatId, Emotion, Moment, Sentiment, check_time_zones
 from api.problems import ProblemError
 from api.security import Principal
 from api.services import Services
-from domain.masking import mask
 from sql import queries
 
 _MESSAGES: Final = queries("messages", "apsycopg")
 
-Sentiment = Annotated[float | None, Parameter(ge=-1, le=1, required=False)]
-ChatId = Annotated[str | None, Parameter(pattern="^[0-9a-f]{64}$", required=False, description="as rows have it")]
-Emotion = Annotated[str | None, Parameter(pattern="^[^\\0]{1,40}$", required=False)]
-Moment = Annotated[
-    datetime | None, Parameter(required=False, description="RFC 3339, with a time zone: 2026-03-02T09:30:00Z")
-]
 #: What a cursor holds: time and id of the last row of a page, both within what PostgreSQL can compare.
 _Cursor = tuple[Annotated[datetime, msgspec.Meta(tz=True)], Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]]
 
@@ -44,17 +37,6 @@ class MessageRow(msgspec.Struct, frozen=True):
     embedded: bool
 
 
-class Hit(msgspec.Struct, frozen=True):
-    """A message that was found; `similarity_score` is the cosine, 1 for the same meaning."""
-
-    message_id: int
-    text: str
-    sentiment: float | None
-    satisfaction: int | None
-    similarity_score: float
-    created_at: datetime
-
-
 @get("/messages")
 async def list_messages(
     services: Services,
@@ -71,9 +53,7 @@ async def list_messages(
 ) -> Page[MessageRow]:
     """Messages, newest first. `before` is the `next` of the page before."""
     before_at, before_id = _cursor(before)
-    for name, moment in (("since", since), ("until", until)):
-        if moment is not None and moment.tzinfo is None:
-            raise ProblemError(400, f"query.{name}: it has no time zone: add one, such as Z")
+    check_time_zones(since=since, until=until)
     await until_reached(services, wait_for)
     async with services.reads.as_tenant(principal.tenant_id) as conn:
         rows = [
@@ -108,36 +88,6 @@ async def get_message(
     return msgspec.convert(row, MessageRow)
 
 
-@get("/search")
-async def search(
-    services: Services,
-    principal: Principal,
-    q: Annotated[str, Parameter(min_length=1, max_length=2000, description="what to look for, in any words")],
-    limit: Annotated[int, Parameter(ge=1, le=100, required=False)] = 20,
-    threshold: Annotated[float, Parameter(ge=-1, le=1, required=False)] = 0.3,
-    wait_for: WaitFor = None,
-) -> list[Hit]:
-    """Messages that mean what `q` says, best first. The default threshold suits the offline embedder."""
-    await until_reached(services, wait_for)
-    if not q.strip():
-        raise ProblemError(400, "q is empty: say what to look for")
-    vector = (await services.embedder.embed([mask(q)]))[0]
-    async with services.reads.as_tenant(principal.tenant_id) as conn:
-        found = _MESSAGES.search(
-            conn,
-            tenant_id=principal.tenant_id,
-            vector=_as_text(vector),
-            page=limit,
-            threshold=threshold,
-        )
-        return [msgspec.convert(row, Hit) async for row in found]
-
-
-def _as_text(vector: bytes) -> str:
-    floats = memoryview(vector).cast("f")
-    return f"[{','.join(map(repr, floats))}]"
-
-
 def _next(row: MessageRow) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode((row.created_at, row.id))).decode()
 
@@ -152,4 +102,4 @@ def _cursor(before: str | None) -> tuple[datetime | None, int | None]:
     return place
 
 
-HANDLERS: list[Any] = [list_messages, get_message, search]
+HANDLERS: list[Any] = [list_messages, get_message]

@@ -226,7 +226,7 @@ async def _emotions(client: httpx.AsyncClient, me: dict[str, str]) -> Panel:
 
 async def _search(client: httpx.AsyncClient, me: dict[str, str], words: str) -> Panel:
     table = Table(box=None, show_header=False, pad_edge=False)
-    for hit in await _get(client, me, "/api/v1/search", q=words, limit=3):
+    for hit in await _get(client, me, "/api/v1/search", q=words, mode="semantic", limit=3):
         table.add_row(f"[bold]{hit['similarity_score']:.2f}[/]", Text(hit["text"]))
     return Panel(table, title=f"search by meaning: “{words}”", title_align="left", border_style="blue", expand=False)
 

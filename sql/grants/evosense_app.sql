@@ -21,4 +21,16 @@ GRANT SELECT ON
     evosense.tenant_metrics,
     evosense.tenant_metrics_by_author
 TO evosense_app;
-GRANT EXECUTE ON FUNCTION evosense.semantic_search(uuid, vector, integer, float) TO evosense_app;
+-- search_words() and what else text_search() calls is its owner's.
+GRANT EXECUTE ON FUNCTION
+    evosense.semantic_search(uuid, vector, integer, float),
+    evosense.matching_messages(
+        uuid, bigint[], timestamptz, timestamptz, text, bigint, float, float, text, text
+    ),
+    evosense.nearest_messages(
+        uuid, vector, text, integer, float, bigint, timestamptz, timestamptz, text, bigint, float, float, text, text
+    ),
+    evosense.text_search(
+        text, integer, timestamptz, timestamptz, text, bigint, float, float, text, text
+    )
+TO evosense_app;

@@ -75,7 +75,3 @@ SELECT id, connection_id, chat_id, sender, text, created_at, sentiment, emotion,
     embedding IS NOT NULL AS embedded
 FROM evosense.messages_message
 WHERE id = :id;
-
--- name: search(tenant_id, vector, page, threshold)
-SELECT message_id, text, sentiment, satisfaction, similarity_score, created_at
-FROM evosense.semantic_search(:tenant_id, :vector::vector(768), :page, :threshold);

@@ -104,6 +104,7 @@ def test_a_query_waits_for_the_position_it_is_given(own_system: System) -> None:
             ("/users", {}),
             ("/connections", {}),
             (f"/messages/{position}", {}),
+            (f"/messages/{position}/similar", {}),
         ):
             late = system.client.get(f"/api/v1{path_}", params={"wait_for": position, **more}, headers=who.headers)
             problem = system.checked(late, 503)

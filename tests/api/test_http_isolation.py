@@ -82,6 +82,7 @@ def test_no_id_opens_anything_of_the_others(system: System, mine: Side, theirs: 
         ("POST", f"/connections/{connection}/deactivate", None),
         ("GET", f"/messages/{message}", None),
         ("GET", f"/messages/{message}/history", None),
+        ("GET", f"/messages/{message}/similar", None),
         ("GET", f"/connections/{connection}/history", None),
         ("GET", f"/users/{user}/history", None),
     ]
@@ -121,7 +122,10 @@ def test_no_list_shows_anything_of_the_others(system: System, mine: Side, theirs
         ("/messages", {"limit": 200}),
         ("/messages", {"chat_id": theirs.chat}),
         ("/messages", {"emotion": "raiva", "sentiment_max": -0.5}),
-        ("/search", {"q": SECRET, "threshold": -1, "limit": 100}),
+        *(("/search", {"q": SECRET, "mode": mode, "threshold": -1}) for mode in ("hybrid", "semantic", "text")),
+        ("/search", {"q": SECRET, "chat_id": theirs.chat, "threshold": -1}),
+        ("/search", {"q": "senha OR mensagem", "connection_id": theirs.connection, "threshold": -1}),
+        (f"/messages/{mine.message}/similar", {"threshold": -1, "limit": 100}),
         ("/metrics", {}),
         # Waiting for what the other did shows no more than that something happened somewhere.
         ("/messages", {"wait_for": theirs.position}),
@@ -219,6 +223,8 @@ def test_sql_with_a_tenant_sees_its_own(system: System, mine: Side, theirs: Side
         assert vector is not None
         found = "SELECT count(*) FROM evosense.semantic_search(%s, %s::vector(768), 100, -1)"
         assert conn.execute(found, (theirs.admin.tenant_id, vector[0])).fetchone() == (0,)
+        said = "SELECT text FROM evosense.text_search('senha OR mensagem OR cofre')"
+        assert conn.execute(said).fetchall() == [("mensagem comum da loja a",)]
         for forbidden in (
             "UPDATE evosense.messages_message SET text = ''",
             "DELETE FROM evosense.messages_message",

@@ -1,4 +1,4 @@
-"""Messages over real HTTP: pages, filters, history, and search by meaning."""
+"""Messages over real HTTP: pages, filters, and history."""
 
 import asyncio
 import base64
@@ -212,57 +212,6 @@ def test_the_history_of_a_message(system: System) -> None:
     for other in (last, 10**15, 10**30, 0):
         system.get(who, f"/messages/{other}/history", expect=404)
         system.get(who, f"/messages/{other}", expect=404)
-
-
-SAID = {
-    "Não consigo entrar na minha conta, a senha não funciona": "problemas para acessar a conta",
-    "O entregador não apareceu no horário combinado": "a entrega atrasou",
-    "Muito obrigada, o atendimento foi excelente!": "elogio ao atendimento",
-    "Vocês fazem orçamento para piscina?": "quanto custa uma piscina",
-}
-
-
-def test_search_by_meaning(system: System) -> None:
-    who = system.new_user(system.new_tenant())
-    _, path = system.new_connection(who)
-    for number, text in enumerate(SAID):
-        done = system.deliver(path, envelope(text, f"B{number}", START + number))
-    system.get(who, "/messages", wait_for=done["position"])
-    for row in system.messages_of(who.tenant_id):
-        system.analyse_offline(row["id"])
-    system.projected()
-    for text, words in SAID.items():
-        found = system.get(who, "/search", q=words, threshold=-1)
-        assert found[0]["text"] == text, words
-        scores = [hit["similarity_score"] for hit in found]
-        assert scores == sorted(scores, reverse=True)
-        assert len(found) == len(SAID)
-    exact = system.get(who, "/search", q=next(iter(SAID)), limit=1)
-    assert exact[0]["similarity_score"] == pytest.approx(1, abs=1e-3)
-    assert len(exact) == 1
-    assert system.get(who, "/search", q="qualquer coisa", threshold=1) == []
-    assert all(row["embedded"] for row in system.get(who, "/messages")["items"])
-
-
-@pytest.mark.parametrize(
-    ("query", "where"),
-    [
-        ({}, "q"),
-        ({"q": ""}, "q"),
-        ({"q": "  "}, "q"),
-        ({"q": "x" * 2001}, "q"),
-        ({"q": "oi", "limit": 101}, "limit"),
-        ({"q": "oi", "threshold": 2}, "threshold"),
-        ({"q": "oi", "threshold": "nan"}, "threshold"),
-    ],
-)
-def test_a_search_that_can_not_be(system: System, admin: Account, query: dict[str, Any], where: str) -> None:
-    assert where in system.get(admin, "/search", expect=400, **query)["detail"]
-
-
-@pytest.mark.parametrize("words", ["\0", "😍", "a" * 2000, "%_'\";--", "\u202e\u200b"])
-def test_any_words_can_be_searched_for(system: System, admin: Account, words: str) -> None:
-    assert system.get(admin, "/search", q=words) == []
 
 
 def test_times_in_the_far_past_and_future(system: System, admin: Account) -> None:

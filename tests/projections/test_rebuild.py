@@ -619,7 +619,11 @@ class Readers:
         return int((row.fetchone() or (0,))[0])
 
     def searching(self, conn: psycopg.Connection) -> int:
-        query = "SELECT count(*) FROM evosense.semantic_search(%s, array_fill(0.1, ARRAY[768])::vector, 100000, -1)"
+        """Of both models that the history has vectors of: which of them prevails may change."""
+        query = (
+            "SELECT count(*) FROM unnest(ARRAY['e-1', 'e-2']) model, "
+            "evosense.nearest_messages(%s, array_fill(0.1, ARRAY[768])::vector, model, 100000, -1)"
+        )
         return int((conn.execute(query, (self.tenant,)).fetchone() or (0,))[0])
 
     def one_moment(self, conn: psycopg.Connection) -> int:

@@ -169,17 +169,24 @@ def test_its_views_and_its_search_show_the_past(shared: System) -> None:
     until = shared.one(births, tenant_id)
     looked_back(shared, "march", until)
     whole = "SELECT total_messages FROM {}tenant_metrics WHERE tenant_id = %s"
-    search = "SELECT message_id FROM {}semantic_search(%s, array_fill(0.1, ARRAY[768])::vector, 1000, -1)"
+    # Of both models that the history has vectors of; the documented function searches one.
+    nearest = (
+        "SELECT message_id FROM {0}nearest_messages(%(tenant)s, array_fill(0.1, ARRAY[768])::vector, '{1}', 1000, -1)"
+    )
+    search = f"{nearest.format('{0}', 'e-1')} UNION ALL {nearest.format('{0}', 'e-2')}"
+    documented = "SELECT message_id FROM semantic_search(%s, array_fill(0.1, ARRAY[768])::vector, 1000, -1)"
     with as_app(shared, "march", tenant_id) as conn:
         assert conn.execute(whole.format("").encode(), (tenant_id,)).fetchone() == (21,)
         assert conn.execute(whole.format("evosense.").encode(), (tenant_id,)).fetchone() != (21,)
-        then = {found for (found,) in conn.execute(search.format("").encode(), (tenant_id,))}
-        now = {found for (found,) in conn.execute(search.format("evosense.").encode(), (tenant_id,))}
+        then = {found for (found,) in conn.execute(search.format("").encode(), {"tenant": tenant_id})}
+        now = {found for (found,) in conn.execute(search.format("evosense.").encode(), {"tenant": tenant_id})}
+        of_one_model = {found for (found,) in conn.execute(documented.encode(), (tenant_id,))}
         with_vector = conn.execute("SELECT id FROM march.messages_message WHERE embedding IS NOT NULL").fetchall()
     assert then == {found for (found,) in with_vector}
     assert then
     assert max(then) <= until
     assert then < now
+    assert of_one_model < then
     by_author = shared.one("SELECT sum(total_messages) FROM march.tenant_metrics_by_author")
     assert by_author == shared.one("SELECT count(*) FROM march.messages_message")
 

@@ -227,6 +227,11 @@ def test_a_published_build_shows_the_application_the_past_of_its_tenant(builds: 
         search = SQL(SEARCH).format(Identifier(schema))
         assert app.execute(search, (B, VECTOR)).fetchall() == [{"text": "past"}]
         assert app.execute(search, (A, VECTOR)).fetchall() == []
+        words = SQL("SELECT text FROM {}.text_search(%s)").format(Identifier(schema))
+        assert app.execute(words, ("past",)).fetchall() == [{"text": "past"}]
+        assert app.execute(words, ("old",)).fetchall() == []
+        filtered = SQL("SELECT text FROM {}.nearest_messages(%s, %s::vector, 'm', 20, -1, p_author => 'customer')")
+        assert app.execute(filtered.format(Identifier(schema)), (B, VECTOR)).fetchall() == [{"text": "past"}]
         metrics = SQL("SELECT tenant_name, total_messages FROM {}").format(Identifier(schema, "tenant_metrics"))
         assert app.execute(metrics).fetchall() == [{"tenant_name": "past", "total_messages": 1}]
         assert app.execute("SELECT tenant_name FROM tenant_metrics").fetchall() == [{"tenant_name": "old"}]

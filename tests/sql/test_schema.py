@@ -85,7 +85,11 @@ def test_documented_indexes_but_for_the_vector_index(admin: psycopg.Connection) 
     moved = [r for r in documented if r[1] == "idx_message_embedding"]
     assert len(moved) == 1
     assert "ivfflat" in str(moved[0][2])
-    assert ours(admin, INDEXES) == [r for r in documented if r not in moved]
+    found = ours(admin, INDEXES)
+    added = [r for r in found if r[1] == "idx_message_words"]
+    assert len(added) == 1
+    assert "USING gin (search_words(text))" in str(added[0][2])
+    assert [r for r in found if r not in added] == [r for r in documented if r not in moved]
 
 
 def test_the_vector_index_has_its_documented_name_on_the_side_table(admin: psycopg.Connection) -> None:

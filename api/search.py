@@ -1,0 +1,136 @@
+"""Search: by words, by meaning, by both, and messages like one that is known."""
+
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+import msgspec
+from litestar import get
+from litestar.di import Provide
+from litestar.params import Parameter
+from psycopg import AsyncConnection
+
+from api.common import WaitFor, until_reached
+from api.filters import Filters, search_filters
+from api.fusion import Hit, Way, fused
+from api.problems import ProblemError
+from api.security import Principal
+from api.services import Services
+from domain.masking import mask
+from sql import queries
+
+_SEARCH: Final = queries("search", "apsycopg")
+_FILTERS: Final = {"filters": Provide(search_filters, sync_to_thread=False)}
+
+#: Hits that each way contributes to the fusion at least, and three for each that is asked for. Beyond 200 the search
+#: by meaning would compare every vector.
+_DEPTH: Final = 60
+_DEPTH_MAX: Final = 200
+
+Mode = Literal["hybrid", "semantic", "text"]
+Words = Annotated[
+    str,
+    Parameter(
+        min_length=1,
+        max_length=2000,
+        description='what to look for; by words: all of them, "a phrase", -without, this OR that',
+    ),
+]
+HowMany = Annotated[int, Parameter(ge=1, le=100, required=False)]
+Threshold = Annotated[
+    float,
+    Parameter(
+        ge=-1,
+        le=1,
+        required=False,
+        description="the least cosine of a hit by meaning; the default suits the offline embedder",
+    ),
+]
+
+
+@get("/search", dependencies=_FILTERS)
+async def search(
+    services: Services,
+    principal: Principal,
+    filters: Filters,
+    q: Words,
+    mode: Annotated[
+        Mode, Parameter(required=False, description="hybrid: by words and by meaning; semantic; text")
+    ] = "hybrid",
+    limit: HowMany = 20,
+    threshold: Threshold = 0.3,
+    wait_for: WaitFor = None,
+) -> list[Hit]:
+    """Messages that say or mean what `q` says, best first. docs/search.md explains modes, syntax and scores."""
+    # What no text can have and PostgreSQL does not take.
+    words = mask(q.replace("\0", " "))
+    if not words.strip():
+        raise ProblemError(400, "query.q: it is empty: say what to look for")
+    await until_reached(services, wait_for)
+    depth = min(_DEPTH_MAX, max(_DEPTH, 3 * limit)) if mode == "hybrid" else limit
+    vector = None if mode == "text" else (await services.embedder.embed([words]))[0]
+    found: dict[Way, list[Any]] = {}
+    async with services.reads.as_tenant(principal.tenant_id) as conn:
+        if mode != "semantic":
+            rows = _SEARCH.by_words(conn, words=words, depth=depth, **msgspec.structs.asdict(filters))
+            found["text"] = [row async for row in rows]
+        if vector is not None:
+            model = services.embedder.model_name
+            found["meaning"] = await _by_meaning(
+                conn, principal.tenant_id, _as_text(vector), model, depth, threshold, filters
+            )
+    return fused(found, limit)
+
+
+@get("/messages/{identifier:int}/similar", dependencies=_FILTERS, conflicts=True)
+async def similar(
+    identifier: int,
+    services: Services,
+    principal: Principal,
+    filters: Filters,
+    limit: HowMany = 20,
+    threshold: Threshold = 0.3,
+    wait_for: WaitFor = None,
+) -> list[Hit]:
+    """Other messages that mean nearly what this one means, best first."""
+    await until_reached(services, wait_for)
+    async with services.reads.as_tenant(principal.tenant_id) as conn:
+        row = await _SEARCH.vector_of(conn, id=identifier)
+        if row is None:
+            raise ProblemError(404, f"there is no message {identifier}")
+        if row["vector"] is None:
+            raise ProblemError(409, f"message {identifier} has no vector yet: try again when it has been analysed")
+        found = await _by_meaning(
+            conn, principal.tenant_id, row["vector"], row["model"], limit, threshold, filters, without=identifier
+        )
+    return fused({"meaning": found}, limit)
+
+
+async def _by_meaning(
+    conn: AsyncConnection[Any],
+    tenant_id: UUID,
+    vector: str,
+    model: str,
+    depth: int,
+    threshold: float,
+    filters: Filters,
+    without: int | None = None,
+) -> list[Any]:
+    rows = _SEARCH.by_meaning(
+        conn,
+        tenant_id=tenant_id,
+        vector=vector,
+        model=model,
+        depth=depth,
+        threshold=threshold,
+        without=without,
+        **msgspec.structs.asdict(filters),
+    )
+    return [row async for row in rows]
+
+
+def _as_text(vector: bytes) -> str:
+    floats = memoryview(vector).cast("f")
+    return f"[{','.join(map(repr, floats))}]"
+
+
+HANDLERS: list[Any] = [search, similar]

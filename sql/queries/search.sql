@@ -1,0 +1,19 @@
+-- name: by_meaning(tenant_id, vector, model, depth, threshold, without, since, until, chat_id, connection_id, sentiment_min, sentiment_max, emotion, author)
+SELECT message_id, text, sentiment, satisfaction, similarity_score, created_at
+FROM evosense.nearest_messages(
+    :tenant_id, :vector::vector(768), :model, :depth, :threshold, :without, :since, :until, :chat_id, :connection_id,
+    :sentiment_min, :sentiment_max, :emotion, :author
+);
+
+-- name: by_words(words, depth, since, until, chat_id, connection_id, sentiment_min, sentiment_max, emotion, author)
+SELECT message_id, text, sentiment, satisfaction, created_at, snippet, highlights
+FROM evosense.text_search(
+    :words, :depth, :since, :until, :chat_id, :connection_id, :sentiment_min, :sentiment_max, :emotion, :author
+);
+
+-- name: vector_of(id)^
+-- The row is there where the message is; vector and model are NULL where it has not been embedded.
+SELECT CASE WHEN e.model IS NOT NULL THEN m.embedding::text END AS vector, e.model
+FROM evosense.messages_message m
+LEFT JOIN evosense.messages_embedding e ON e.tenant_id = m.tenant_id AND e.message_id = m.id
+WHERE m.id = :id;
