@@ -18,15 +18,31 @@ from projections.engine import Engine
 from tests.conftest import RUNTIME
 
 
+#: A migrated database of each server, by the server's address: to copy it takes a tenth of the time of migrating.
+_TEMPLATES: dict[str, str] = {}
+
+
+def create_migrated(postgres: PostgresServer, name: str) -> None:
+    """Make a database of that name and bring it to this program's schema."""
+    with psycopg.connect(postgres.dsn, autocommit=True) as conn:
+        if postgres.dsn not in _TEMPLATES:
+            template = f"template_{uuid4().hex[:12]}"
+            conn.execute(SQL("CREATE DATABASE {}").format(Identifier(template)))
+            migrate(postgres.dsn_for(template), runtime_dsn=postgres.dsn_for(template, *RUNTIME))
+            _TEMPLATES[postgres.dsn] = template
+        template = _TEMPLATES[postgres.dsn]
+        conn.execute(SQL("CREATE DATABASE {} TEMPLATE {}").format(Identifier(name), Identifier(template)))
+    # A copy has neither the settings nor the grants of a database.
+    migrate(postgres.dsn_for(name), runtime_dsn=postgres.dsn_for(name, *RUNTIME))
+
+
 @contextmanager
 def fresh_system(postgres: PostgresServer) -> Iterator[Settings]:
     """A database of its own, migrated, with a master key of its own; dropped afterwards."""
     name = f"test_{uuid4().hex[:12]}"
-    with psycopg.connect(postgres.dsn, autocommit=True) as conn:
-        conn.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
     admin, runtime = postgres.dsn_for(name), postgres.dsn_for(name, *RUNTIME)
     try:
-        migrate(admin, runtime_dsn=runtime)
+        create_migrated(postgres, name)
         yield Settings(
             database_url=SecretStr(runtime),
             admin_database_url=SecretStr(admin),
@@ -34,7 +50,7 @@ def fresh_system(postgres: PostgresServer) -> Iterator[Settings]:
         )
     finally:
         with psycopg.connect(postgres.dsn, autocommit=True) as conn:
-            conn.execute(SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+            conn.execute(SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(Identifier(name)))
 
 
 def at_port(dsn: str, port: int) -> str:
