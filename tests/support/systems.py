@@ -17,7 +17,6 @@ from adapters.vault import MasterKey
 from projections.engine import Engine
 from tests.conftest import RUNTIME
 
-
 #: A migrated database of each server, by the server's address: to copy it takes a tenth of the time of migrating.
 _TEMPLATES: dict[str, str] = {}
 
