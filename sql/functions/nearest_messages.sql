@@ -7,14 +7,19 @@
 --   2. their rows, scored, cut at the threshold, ordered, cut at the limit.
 -- The threshold stays out of step 1: inside, an iterative index scan reads on and on for rows that do not exist.
 --
--- Exact wherever that is cheap: at most `exact_up_to` vectors of the model or messages that pass, or a wish for more
--- than `exact_from_limit` hits (an index scan of that depth would stop early without a word), are compared one by one.
--- With filters the index is asked for more and more until enough pass, up to `reach_up_to`; then, and where the index ran
--- dry before it had the candidates that are known to be there, everything is compared.
+-- A tenant's vectors are searched in stretches: those that have an HNSW index of their own (vector_segments_of) by
+-- that index, and what lies outside of them, the newest above all, one by one. So a vector is found as soon as it is
+-- committed, and none is written into an index on its way in.
+--
+-- Exact wherever that is cheap: where there is no index yet, which a tenant gets with about `exact_up_to` vectors; where
+-- at most that many messages pass the filters; and for more than `exact_from_limit` hits (an index scan of that depth
+-- would stop early without a word). With filters the indexes are asked for more and more until enough pass, up to
+-- `reach_up_to`; then, and where an index ran dry before there are the candidates that are known to be there, everything
+-- is compared.
 --
 -- p_limit NULL: all hits, as LIMIT NULL; 0 or less: none. NULL for any of the first three or the threshold: no rows.
 -- The settings are part of the design (DESIGN section 6): a generic plan would lose the index after five calls.
--- matching_messages without a schema: in the copy that a replay makes it is the replay's own.
+-- matching_messages and vector_segments_of without a schema: in the copy that a replay makes they are the replay's own.
 CREATE OR REPLACE FUNCTION evosense.nearest_messages(
     p_tenant_id uuid,
     p_query_embedding vector(768),
@@ -60,6 +65,14 @@ DECLARE
     reach bigint := wanted * CASE WHEN filtered THEN 5 ELSE 1 END;
     passing bigint[];
     nearest bigint[];
+    distances float[];
+    found_ids bigint[];
+    found_distances float[];
+    starts bigint[];
+    ends bigint[];
+    covered bigint;
+    low bigint;
+    high bigint;
     candidates bigint[];
 BEGIN
     IF p_tenant_id IS NULL OR p_query_embedding IS NULL OR p_model IS NULL OR p_similarity_threshold IS NULL
@@ -80,25 +93,57 @@ BEGIN
     END IF;
 
     IF NOT exact THEN
-        SELECT count(*) <= exact_up_to INTO exact
-        FROM (
-            SELECT FROM evosense.messages_embedding e
-            WHERE e.tenant_id = p_tenant_id AND e.model = p_model
-            LIMIT exact_up_to + 1
-        ) probe;
+        SELECT array_agg(s.after_id ORDER BY s.after_id), array_agg(s.upto_id ORDER BY s.after_id) INTO starts, ends
+        FROM vector_segments_of(p_tenant_id, p_model) s;
+        exact := starts IS NULL;
         -- Those that pass were not all read: too many.
         passing := NULL;
     END IF;
 
     WHILE NOT exact LOOP
-        SELECT array_agg(found.message_id ORDER BY found.distance) INTO nearest
-        FROM (
-            SELECT e.message_id, e.embedding <=> query AS distance
-            FROM evosense.messages_embedding e
-            WHERE e.tenant_id = p_tenant_id AND e.model = p_model
-            ORDER BY e.embedding <=> query
-            LIMIT reach
-        ) found;
+        nearest := '{}';
+        distances := '{}';
+        covered := 0;
+        FOR piece IN 1 .. cardinality(starts) + 1 LOOP
+            low := starts[piece];
+            high := ends[piece]; -- both NULL behind the last one
+            -- What lies in none, before this one or behind the last one.
+            IF low IS NULL OR covered < low THEN
+                SELECT array_agg(found.message_id), array_agg(found.distance) INTO found_ids, found_distances
+                FROM (
+                    SELECT e.message_id, e.embedding <=> query AS distance
+                    FROM evosense.messages_embedding e
+                    WHERE e.tenant_id = p_tenant_id AND e.model = p_model AND e.message_id > covered
+                        AND (low IS NULL OR e.message_id <= low)
+                    ORDER BY (e.embedding <=> query) + 0 -- no index can give this order
+                    LIMIT reach
+                ) found;
+                nearest := nearest || found_ids;
+                distances := distances || found_distances;
+            END IF;
+            EXIT WHEN low IS NULL;
+            SELECT array_agg(found.message_id), array_agg(found.distance) INTO found_ids, found_distances
+            FROM (
+                SELECT e.message_id, e.embedding <=> query AS distance
+                FROM evosense.messages_embedding e
+                WHERE e.tenant_id = p_tenant_id AND e.model = p_model
+                    AND e.message_id > low AND e.message_id <= high
+                ORDER BY e.embedding <=> query
+                LIMIT reach
+            ) found;
+            nearest := nearest || found_ids;
+            distances := distances || found_distances;
+            covered := greatest(covered, high);
+        END LOOP;
+        IF cardinality(starts) > 1 OR cardinality(nearest) > reach THEN
+            SELECT array_agg(best.message_id ORDER BY best.distance) INTO nearest
+            FROM (
+                SELECT DISTINCT message_id, distance
+                FROM unnest(nearest, distances) AS n(message_id, distance)
+                ORDER BY distance
+                LIMIT reach
+            ) best;
+        END IF;
         candidates := nearest;
         IF filtered THEN
             SELECT array_agg(found.id) INTO candidates

@@ -34,3 +34,6 @@ GRANT EXECUTE ON FUNCTION
         text, integer, timestamptz, timestamptz, text, bigint, float, float, text, text
     )
 TO evosense_app;
+-- Where the vector search has indexes: rows of the session's tenant alone.
+GRANT SELECT ON evosense_ops.vector_segments TO evosense_app;
+GRANT EXECUTE ON FUNCTION evosense.vector_segments_of(uuid, text) TO evosense_app;

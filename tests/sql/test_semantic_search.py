@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from adapters.migrations import migrate
-from tests.support.vectors import DIMENSIONS, Corpus, Vector, text
+from tests.support.vectors import DIMENSIONS, Corpus, Vector, text, vector_index
 
 SIZES = {uuid.UUID(int=1): 5600, uuid.UUID(int=2): 300, uuid.UUID(int=3): 3}
 LARGE, SMALL, TINY = SIZES
@@ -25,8 +25,6 @@ def corpus() -> Corpus:
 def dsn(database: str, corpus: Corpus) -> str:
     migrate(database)
     with psycopg.connect(database) as conn, conn.cursor() as cursor:
-        # Built afterwards: row by row into the index takes minutes.
-        cursor.execute("DROP INDEX idx_message_embedding")
         for tenant in SIZES:
             cursor.execute("INSERT INTO tenancy_tenant (id, name) VALUES (%s, 'x')", (tenant,))
             rows = [(i, text(v)) for i, v in zip(corpus.ids[tenant], corpus.vectors[tenant], strict=True)]
@@ -40,11 +38,8 @@ def dsn(database: str, corpus: Corpus) -> str:
             with cursor.copy("COPY messages_embedding (message_id, tenant_id, model, embedding) FROM STDIN") as copy:
                 for id_, vector in rows:
                     copy.write_row((id_, tenant, "m", vector))
-        cursor.execute(
-            "CREATE INDEX idx_message_embedding ON messages_embedding USING hnsw (embedding halfvec_cosine_ops)"
-        )
-        conn.commit()
         cursor.execute("ANALYZE messages_embedding")
+    assert vector_index(database).maintain() == 1
     return database
 
 

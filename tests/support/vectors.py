@@ -5,8 +5,11 @@ import uuid
 from collections.abc import Mapping
 
 import numpy as np
+import psycopg
 import pytest
 from numpy.typing import NDArray
+
+from projections.vector_index import VectorIndex
 
 Vector = NDArray[np.float32]
 
@@ -55,3 +58,14 @@ class Corpus:
         assert len({i for i, _ in found}) == len(found)
         assert [true[i] for i, _ in found] == pytest.approx(best, abs=1e-5)
         assert [s for _, s in found] == pytest.approx(best, abs=1e-5)
+
+
+def vector_index(dsn: str) -> VectorIndex:
+    """The vector index of a database, as the owner of the schema keeps it."""
+
+    def connect() -> psycopg.Connection:
+        conn = psycopg.connect(dsn, autocommit=True)
+        conn.execute("SET ROLE evosense_owner")
+        return conn
+
+    return VectorIndex(connect)

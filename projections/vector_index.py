@@ -1,0 +1,257 @@
+"""The vector index as it grows: which stretches of a tenant's vectors get an HNSW index of their own, and when.
+
+An index on vectors is slow to insert into and quick to build (DESIGN section 6), so nothing is inserted into one on its
+way in: new vectors lie in a tail that is compared one by one, and when the tail is long an index over it is made aside,
+`CONCURRENTLY`, without a lock that stops writes. Small indexes are made into bigger ones as their number grows, as in a
+log-structured merge tree (O'Neil et al., Acta Informatica 1996). docs/adr/0030 has the figures.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import psycopg
+from psycopg import Connection
+from psycopg.rows import dict_row
+from psycopg.sql import SQL, Identifier
+
+from sql import queries
+
+#: A tenant with fewer vectors of a model has no index: comparing with every one takes about as long as asking one.
+FIRST: Final = 4000
+#: So many vectors behind the last index get one of their own, or are made into one with what lies before them.
+TAIL: Final = 2000
+#: An index is merged with what comes behind it while it is at most so many times as big.
+GROWTH: Final = 3
+#: Most vectors in one index: building it has to fit in memory (DESIGN section 6).
+MOST: Final = 1_500_000
+#: An index of which so little is left is made anew: deleted vectors lower the recall, and hold their space.
+WORN: Final = 0.7
+#: Memory for building one index.
+MEMORY: Final = "512MB"
+
+_QUERIES: Final = queries("vector_index")
+_log = logging.getLogger(__name__)
+
+
+class Segment(NamedTuple):
+    """A stretch of message ids, above `after_id` and up to `upto_id`, with an HNSW index of `vectors` when made.
+
+    A hole between two of them has no name, and `vectors` 0. `live`: how many there are now.
+    """
+
+    after_id: int
+    upto_id: int
+    index_name: str
+    vectors: int
+    live: int
+
+
+class Step(NamedTuple):
+    """An index to be made over a stretch, in the place of some that it holds. `vectors` 0: only take those away."""
+
+    after_id: int
+    upto_id: int
+    vectors: int
+    replaced: tuple[str, ...]
+
+
+class Standing(NamedTuple):
+    """How the vectors of a tenant and model stand: `tail` of them lie in no index, the last at message `last_id`."""
+
+    tenant_id: UUID
+    name: str
+    model: str
+    segments: tuple[Segment, ...]
+    tail: int
+    last_id: int
+    index_bytes: int
+
+    @property
+    def vectors(self) -> int:
+        """All vectors of the tenant's model."""
+        return sum(segment.live for segment in self.segments) + self.tail
+
+
+class Busy(Exception):
+    """Another process is keeping the vector index."""
+
+
+def next_step(segments: Sequence[Segment], tail: int, last_id: int) -> Step | None:
+    """What to do next for a tenant and model; None where all is well. Segments in order, holes among them."""
+    indexed = tuple(s.index_name for s in segments if s.index_name)
+    if indexed and sum(s.live for s in segments) + tail < FIRST // 2:
+        return Step(0, last_id, 0, indexed)
+    for segment in segments:
+        if not segment.index_name and segment.live >= TAIL:
+            return Step(segment.after_id, segment.upto_id, segment.live, ())
+        if segment.live < WORN * segment.vectors:
+            return Step(segment.after_id, segment.upto_id, segment.live, (segment.index_name,))
+    if tail < (TAIL if indexed else FIRST):
+        return None
+    after, size, replaced = (segments[-1].upto_id if segments else 0), tail, list[str]()
+    for segment in reversed(segments):
+        if segment.live > GROWTH * size or segment.live + size > MOST:
+            break
+        after, size = segment.after_id, size + segment.live
+        if segment.index_name:
+            replaced.append(segment.index_name)
+    return Step(after, last_id, size, tuple(replaced))
+
+
+class VectorIndex:
+    """Looks at the vector index and keeps it. `connect` gives autocommit connections as the schema's owner."""
+
+    def __init__(self, connect: Callable[[], Connection[Any]]) -> None:
+        self._connect = connect
+
+    def standings(self, tenant_id: UUID | None = None) -> list[Standing]:
+        """How each tenant and model stands, or one tenant's."""
+        with self._session() as conn:
+            return list(_standings(conn, tenant_id))
+
+    def maintain(self, on_step: Callable[[Standing, Step], None] = lambda _standing, _step: None) -> int:
+        """Make what is due, one index after another; returns how many were made.
+
+        Nothing is done while a rebuild is under way. Raises `Busy`, and `psycopg.Error` where the database fails; what
+        was interrupted is cleared away by the next call.
+        """
+        with self._locked() as conn:
+            if _QUERIES.rebuild_under_way(conn):
+                return 0
+            _clear(conn)
+            made = 0
+            for standing in list(_standings(conn, None)):
+                here = standing
+                while (step := next_step(here.segments, here.tail, here.last_id)) is not None:
+                    on_step(here, step)
+                    _make(conn, here, step)
+                    made += 1
+                    (here,) = (s for s in _standings(conn, here.tenant_id) if s.model == here.model)
+            return made
+
+    def reindex(
+        self, tenant_id: UUID | None = None, on_step: Callable[[Standing, Step], None] = lambda _standing, _step: None
+    ) -> int:
+        """Make every index anew, of all tenants or of one, then what is due; returns how many. Raises as `maintain`.
+
+        The old one answers until the new one is there.
+        """
+        with self._locked() as conn:
+            if _QUERIES.rebuild_under_way(conn):
+                raise Busy("a rebuild is under way: it makes the indexes anew by itself")
+            _clear(conn)
+            made = 0
+            for standing in list(_standings(conn, tenant_id)):
+                for segment in standing.segments:
+                    step = Step(segment.after_id, segment.upto_id, segment.live, (segment.index_name,))
+                    on_step(standing, step)
+                    _make(conn, standing, step)
+                    made += 1
+        return made + self.maintain(on_step)
+
+    def recall(self, standing: Standing, number: int) -> float | None:
+        """Mean recall@20 against exact search, asked with `number` of the tenant's own vectors; None without any."""
+        with self._session() as conn:
+            found = []
+            for row in list(_QUERIES.sample(conn, tenant_id=standing.tenant_id, model=standing.model, number=number)):
+                question = {
+                    "tenant_id": standing.tenant_id,
+                    "model": standing.model,
+                    "embedding": row["embedding"],
+                }
+                best = {hit["message_id"] for hit in _QUERIES.nearest_exactly(conn, **question)}
+                near = {hit["message_id"] for hit in _QUERIES.nearest(conn, **question)}
+                found.append(len(best & near) / len(best) if best else 1.0)
+            return sum(found) / len(found) if found else None
+
+    @contextmanager
+    def _session(self) -> Iterator[Connection[Any]]:
+        with self._connect() as conn:
+            conn.row_factory = dict_row
+            yield conn
+
+    @contextmanager
+    def _locked(self) -> Iterator[Connection[Any]]:
+        """One process at a time; the lock ends with the session, however that ends."""
+        with self._session() as conn:
+            if not _QUERIES.try_lock(conn):
+                raise Busy("another process is keeping the vector index: wait until it is done")
+            conn.execute(SQL("SET maintenance_work_mem = {}").format(MEMORY))
+            # Waits for running transactions, and holds nobody up.
+            conn.execute("SET lock_timeout = 0")
+            conn.execute("SET statement_timeout = 0")
+            yield conn
+
+
+def _standings(conn: Connection[Any], tenant_id: UUID | None) -> Iterator[Standing]:
+    for row in list(_QUERIES.tenants(conn, tenant=tenant_id)):
+        key = {"tenant_id": row["tenant_id"], "model": row["model"]}
+        rows = [one for one in _QUERIES.segments(conn, **key) if one["usable"]]
+        segments = tuple(
+            Segment(
+                one["after_id"],
+                one["upto_id"],
+                one["index_name"],
+                one["vectors"],
+                _QUERIES.vectors_between(conn, **key, after_id=one["after_id"], upto_id=one["upto_id"]),
+            )
+            for one in _in_order(rows)
+        )
+        end = segments[-1].upto_id if segments else 0
+        yield Standing(
+            **key,
+            name=row["name"],
+            segments=segments,
+            tail=_QUERIES.vectors_between(conn, **key, after_id=end, upto_id=None),
+            last_id=_QUERIES.last_vector(conn, **key),
+            index_bytes=sum(one["bytes"] or 0 for one in rows),
+        )
+
+
+def _in_order(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """From the first message on, in order and without an overlap; holes as rows without a name."""
+    covered = 0
+    for row in sorted(rows, key=lambda one: (one["after_id"], -one["upto_id"])):
+        if row["after_id"] < covered:
+            continue  # an interrupted step left it; another index holds its vectors
+        if row["after_id"] > covered:
+            yield {"after_id": covered, "upto_id": row["after_id"], "index_name": "", "vectors": 0}
+        covered = row["upto_id"]
+        yield row
+
+
+def _make(conn: Connection[Any], standing: Standing, step: Step) -> None:
+    """Make one index, let the search know it, then drop those that it replaces.
+
+    Killed in between it leaves an index that nobody knows of, or one too many: both are cleared away later.
+    """
+    if step.vectors:
+        name = _QUERIES.next_index_name(conn)
+        stretch = {"after_id": step.after_id, "upto_id": step.upto_id}
+        key = {"index_name": name, "tenant_id": standing.tenant_id, "model": standing.model}
+        conn.execute(_QUERIES.segment_definition(conn, **key, **stretch).encode())
+        with conn.transaction():
+            _QUERIES.add_segment(conn, **key, **stretch, vectors=step.vectors)
+            _QUERIES.forget_segments(conn, index_names=list(step.replaced))
+    else:
+        _QUERIES.forget_segments(conn, index_names=list(step.replaced))
+    for old in step.replaced:
+        _drop(conn, old)
+    _log.info("a vector index of %d vectors was made, %d taken away", step.vectors, len(step.replaced))
+
+
+def _clear(conn: Connection[Any]) -> None:
+    lost = [row["index_name"] for row in _QUERIES.lost_segments(conn)]
+    _QUERIES.forget_segments(conn, index_names=lost)
+    for row in list(_QUERIES.stray_indexes(conn)):
+        _drop(conn, row["index_name"])
+
+
+def _drop(conn: Connection[Any], index_name: str) -> None:
+    try:
+        conn.execute(SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(Identifier("evosense", index_name)))
+    except psycopg.errors.LockNotAvailable:  # the next round clears it away
+        _log.warning("index %s could not be dropped yet", index_name)
