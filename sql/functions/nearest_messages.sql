@@ -18,8 +18,9 @@
 -- is compared.
 --
 -- p_limit NULL: all hits, as LIMIT NULL; 0 or less: none. NULL for any of the first three or the threshold: no rows.
--- The settings are part of the design (DESIGN section 6): a generic plan would lose the index after five calls.
--- matching_messages and vector_segments_of without a schema: in the copy that a replay makes they are the replay's own.
+-- Generic plans on purpose: what is asked here needs none of its own, and planning it anew was most of a small tenant's
+-- time. What does is asked in nearest_by_index and passing_messages, whose plans are made for each call.
+-- Functions without a schema: in the copy that a replay makes they are the replay's own.
 CREATE OR REPLACE FUNCTION evosense.nearest_messages(
     p_tenant_id uuid,
     p_query_embedding vector(768),
@@ -46,10 +47,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE
 SET search_path FROM CURRENT
-SET plan_cache_mode = force_custom_plan
-SET hnsw.ef_search = 100
-SET hnsw.iterative_scan = relaxed_order
-SET hnsw.max_scan_tuples = 50000
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -65,14 +63,6 @@ DECLARE
     reach bigint := wanted * CASE WHEN filtered THEN 5 ELSE 1 END;
     passing bigint[];
     nearest bigint[];
-    distances float[];
-    found_ids bigint[];
-    found_distances float[];
-    starts bigint[];
-    ends bigint[];
-    covered bigint;
-    low bigint;
-    high bigint;
     candidates bigint[];
 BEGIN
     IF p_tenant_id IS NULL OR p_query_embedding IS NULL OR p_model IS NULL OR p_similarity_threshold IS NULL
@@ -81,80 +71,28 @@ BEGIN
         RETURN;
     END IF;
 
-    IF filtered THEN
-        SELECT array_agg(few.id) INTO passing
-        FROM (
-            SELECT m.id
-            FROM matching_messages(p_tenant_id, NULL, p_since, p_until, p_chat_id, p_connection_id, p_sentiment_min,
-                                   p_sentiment_max, p_emotion, p_author) m
-            LIMIT CASE WHEN NOT exact THEN exact_up_to + 1 END
-        ) few;
-        exact := exact OR coalesce(cardinality(passing), 0) <= exact_up_to;
-    END IF;
+    exact := exact OR NOT EXISTS (
+        SELECT FROM evosense_ops.vector_segments s WHERE s.tenant_id = p_tenant_id AND s.model = p_model
+    );
 
-    IF NOT exact THEN
-        SELECT array_agg(s.after_id ORDER BY s.after_id), array_agg(s.upto_id ORDER BY s.after_id) INTO starts, ends
-        FROM vector_segments_of(p_tenant_id, p_model) s;
-        exact := starts IS NULL;
-        -- Those that pass were not all read: too many.
-        passing := NULL;
+    IF filtered THEN
+        passing := passing_messages(p_tenant_id, NULL, CASE WHEN NOT exact THEN exact_up_to + 1 END, p_since, p_until,
+                                    p_chat_id, p_connection_id, p_sentiment_min, p_sentiment_max, p_emotion, p_author);
+        IF NOT exact THEN
+            exact := coalesce(cardinality(passing), 0) <= exact_up_to;
+            IF NOT exact THEN
+                passing := NULL; -- those that pass were not all read: too many
+            END IF;
+        END IF;
     END IF;
 
     WHILE NOT exact LOOP
-        nearest := '{}';
-        distances := '{}';
-        covered := 0;
-        FOR piece IN 1 .. cardinality(starts) + 1 LOOP
-            low := starts[piece];
-            high := ends[piece]; -- both NULL behind the last one
-            -- What lies in none, before this one or behind the last one.
-            IF low IS NULL OR covered < low THEN
-                SELECT array_agg(found.message_id), array_agg(found.distance) INTO found_ids, found_distances
-                FROM (
-                    SELECT e.message_id, e.embedding <=> query AS distance
-                    FROM evosense.messages_embedding e
-                    WHERE e.tenant_id = p_tenant_id AND e.model = p_model AND e.message_id > covered
-                        AND (low IS NULL OR e.message_id <= low)
-                    ORDER BY (e.embedding <=> query) + 0 -- no index can give this order
-                    LIMIT reach
-                ) found;
-                nearest := nearest || found_ids;
-                distances := distances || found_distances;
-            END IF;
-            EXIT WHEN low IS NULL;
-            SELECT array_agg(found.message_id), array_agg(found.distance) INTO found_ids, found_distances
-            FROM (
-                SELECT e.message_id, e.embedding <=> query AS distance
-                FROM evosense.messages_embedding e
-                WHERE e.tenant_id = p_tenant_id AND e.model = p_model
-                    AND e.message_id > low AND e.message_id <= high
-                ORDER BY e.embedding <=> query
-                LIMIT reach
-            ) found;
-            nearest := nearest || found_ids;
-            distances := distances || found_distances;
-            covered := greatest(covered, high);
-        END LOOP;
-        IF cardinality(starts) > 1 OR cardinality(nearest) > reach THEN
-            SELECT array_agg(best.message_id ORDER BY best.distance) INTO nearest
-            FROM (
-                SELECT DISTINCT message_id, distance
-                FROM unnest(nearest, distances) AS n(message_id, distance)
-                ORDER BY distance
-                LIMIT reach
-            ) best;
-        END IF;
-        candidates := nearest;
+        SELECT array_agg(n.message_id ORDER BY n.distance) INTO nearest
+        FROM nearest_by_index(p_tenant_id, p_model, query, reach) n;
+        candidates := nearest[:wanted];
         IF filtered THEN
-            SELECT array_agg(found.id) INTO candidates
-            FROM (
-                SELECT n.id
-                FROM unnest(nearest) WITH ORDINALITY AS n(id, place)
-                JOIN matching_messages(p_tenant_id, nearest, p_since, p_until, p_chat_id, p_connection_id,
-                                       p_sentiment_min, p_sentiment_max, p_emotion, p_author) m USING (id)
-                ORDER BY n.place
-                LIMIT wanted
-            ) found;
+            candidates := passing_messages(p_tenant_id, nearest, wanted, p_since, p_until, p_chat_id, p_connection_id,
+                                           p_sentiment_min, p_sentiment_max, p_emotion, p_author);
         END IF;
         EXIT WHEN cardinality(candidates) >= wanted;
         exact := coalesce(cardinality(nearest), 0) < reach OR reach >= reach_up_to OR NOT filtered;
@@ -162,9 +100,8 @@ BEGIN
     END LOOP;
 
     IF exact AND filtered AND passing IS NULL THEN
-        SELECT array_agg(m.id) INTO passing
-        FROM matching_messages(p_tenant_id, NULL, p_since, p_until, p_chat_id, p_connection_id, p_sentiment_min,
-                               p_sentiment_max, p_emotion, p_author) m;
+        passing := passing_messages(p_tenant_id, NULL, NULL, p_since, p_until, p_chat_id, p_connection_id,
+                                    p_sentiment_min, p_sentiment_max, p_emotion, p_author);
     END IF;
 
     IF exact THEN

@@ -20,7 +20,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE
 SET search_path FROM CURRENT
-SET plan_cache_mode = force_custom_plan
+SET plan_cache_mode = force_generic_plan -- nothing here needs a plan of its own
 AS $$
 #variable_conflict use_column
 DECLARE

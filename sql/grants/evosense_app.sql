@@ -36,4 +36,10 @@ GRANT EXECUTE ON FUNCTION
 TO evosense_app;
 -- Where the vector search has indexes: rows of the session's tenant alone.
 GRANT SELECT ON evosense_ops.vector_segments TO evosense_app;
-GRANT EXECUTE ON FUNCTION evosense.vector_segments_of(uuid, text) TO evosense_app;
+GRANT EXECUTE ON FUNCTION
+    evosense.vector_segments_of(uuid, text),
+    evosense.nearest_by_index(uuid, text, halfvec, bigint),
+    evosense.passing_messages(
+        uuid, bigint[], bigint, timestamptz, timestamptz, text, bigint, float, float, text, text
+    )
+TO evosense_app;

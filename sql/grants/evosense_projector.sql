@@ -46,6 +46,3 @@ GRANT EXECUTE ON FUNCTION
     evosense_ops.audit_digests(text, text, uuid),
     evosense_ops.audit_differences(text, text, uuid, integer)
 TO evosense_projector;
--- Where the vector search has indexes: rows of the session's tenant alone.
-GRANT SELECT ON evosense_ops.vector_segments TO evosense_projector;
-GRANT EXECUTE ON FUNCTION evosense.vector_segments_of(uuid, text) TO evosense_projector;

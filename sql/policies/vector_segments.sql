@@ -6,8 +6,5 @@ DROP POLICY IF EXISTS app_tenant ON evosense_ops.vector_segments;
 CREATE POLICY app_tenant ON evosense_ops.vector_segments FOR SELECT TO evosense_app
     USING (tenant_id = nullif(current_setting('evosense.tenant_id', true), '')::uuid);
 
-DROP POLICY IF EXISTS projector_reads ON evosense_ops.vector_segments;
-CREATE POLICY projector_reads ON evosense_ops.vector_segments FOR SELECT TO evosense_projector USING (true);
-
 DROP POLICY IF EXISTS owner_all ON evosense_ops.vector_segments;
 CREATE POLICY owner_all ON evosense_ops.vector_segments TO evosense_owner USING (true) WITH CHECK (true);
