@@ -26,6 +26,17 @@ def connect(dsn: str, role: Role) -> Connection[DictRow]:
     return conn
 
 
+def connect_as_owner(admin_dsn: str) -> Connection[DictRow]:
+    """The same as the owner of the schema, for which an administrator's address is needed: to make and drop indexes."""
+    conn = psycopg.connect(admin_dsn, autocommit=True, row_factory=dict_row, connect_timeout=10)
+    try:
+        conn.execute("SET ROLE evosense_owner")
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
 async def connect_async(dsn: str, role: Role) -> AsyncConnection[DictRow]:
     """The same for coroutines."""
     conn = await AsyncConnection.connect(dsn, autocommit=True, row_factory=dict_row, connect_timeout=10)

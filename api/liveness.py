@@ -1,7 +1,8 @@
 """Whether a role does its work, seen from outside: by what waits for it and by what moves.
 
 The projector and the relay are well while they have reached the log's end, or their position moves; the worker while
-somebody asks JetStream for messages, or messages are being answered. That tells how a role is as a whole. Of several
+somebody asks JetStream for messages, or messages are being answered; the keeper of the vector index while its session
+is there. That tells how a role is as a whole. Of several
 processes of one role it can't tell which one stands still.
 """
 
@@ -23,7 +24,7 @@ from projections.catalog import all_projections
 from sql import queries
 
 #: The roles that serve no HTTP.
-SilentRole = Literal["projector", "relay", "worker"]
+SilentRole = Literal["projector", "relay", "worker", "vector"]
 
 #: How long something may stand still in front of its work before it counts as stuck, in seconds. Longer than the
 #: pauses of an idle role, shorter than the time limit of a container's health check.
@@ -32,6 +33,7 @@ _LOOK_S: Final = 0.25
 
 _ENGINE: Final = queries("engine")
 _LOG: Final = queries("log")
+_VECTOR: Final = queries("vector_index")
 
 
 class NotWorking(Exception):
@@ -55,6 +57,7 @@ def check_role(settings: Settings, role: SilentRole, *, patience: float = PATIEN
         "projector": _projector,
         "relay": _relay,
         "worker": _worker,
+        "vector": _vector,
     }
     look = looks[role]
     deadline = time.monotonic() + patience
@@ -96,6 +99,15 @@ def _relay(settings: Settings) -> Look:
 
 def _worker(settings: Settings) -> Look:
     return asyncio.run(_consumer(settings.nats_dsn))
+
+
+def _vector(settings: Settings) -> Look:
+    try:
+        with connect(settings.runtime_dsn, "evosense_writer") as conn:
+            present = not _VECTOR.nobody_is_present(conn)
+    except psycopg.Error as error:
+        raise NotWorking(f"the database does not answer ({type(error).__name__})") from None
+    return Look(present, "no session that keeps the vector index")
 
 
 async def _consumer(url: str) -> Look:

@@ -27,6 +27,7 @@ from projections.catalog import all_projections
 from projections.engine import Engine
 from projections.folding import Folder
 from projections.parking import ParkedEvents
+from projections.vector_index import VectorIndex
 from projections.vectors import register
 
 #: Events in the first batch of a projector; later ones follow the time that a batch takes.
@@ -106,6 +107,12 @@ def key_store(settings: Settings) -> Iterator[PostgresKeyStore]:
         yield PostgresKeyStore(datastore)
     finally:
         datastore.close()
+
+
+def vector_index(settings: Settings) -> VectorIndex:
+    """The vector index over the configured database. Raises `SettingsError` without an administrator's address."""
+    dsn = settings.admin_dsn
+    return VectorIndex(lambda: postgres.connect_as_owner(dsn))
 
 
 def _opened(settings: Settings, role: Role) -> tuple[RoleDatastore, Vault]:

@@ -7,8 +7,9 @@ log-structured merge tree (O'Neil et al., Acta Informatica 1996). docs/adr/0030 
 """
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -31,6 +32,8 @@ MOST: Final = 1_500_000
 WORN: Final = 0.7
 #: Memory for building one index.
 MEMORY: Final = "512MB"
+#: Seconds before the database is tried again.
+_REST_S: Final = 5.0
 
 _QUERIES: Final = queries("vector_index")
 _log = logging.getLogger(__name__)
@@ -167,10 +170,25 @@ class VectorIndex:
                 found.append(len(best & near) / len(best) if best else 1.0)
             return sum(found) / len(found) if found else None
 
+    def keep(self, stop: threading.Event, every: float) -> None:
+        """Maintain every so many seconds until `stop` is set. Faults of the database are waited out."""
+        while not stop.is_set():
+            try:
+                with self._session() as presence:
+                    _QUERIES.be_present(presence)
+                    while not stop.is_set():
+                        with suppress(Busy):  # somebody else is at it
+                            self.maintain()
+                        stop.wait(every)
+                        presence.execute("SELECT 1")
+            except psycopg.Error as error:
+                _log.error("the vector index can't be worked on (%s); trying again", type(error).__name__)
+                stop.wait(_REST_S)
+
     @contextmanager
     def _session(self) -> Iterator[Connection[Any]]:
         with self._connect() as conn:
-            conn.row_factory = dict_row
+            conn.row_factory = dict_row  # whoever made it
             yield conn
 
     @contextmanager

@@ -30,6 +30,7 @@ from api.cli import (
     shards,
     status,
     up,
+    vector,
 )
 from api.cli.screen import CommandError, console, errors
 from projections.faults import PoisonEvent
@@ -61,6 +62,7 @@ app.command(rich_help_panel=_OPERATE)(history.history)
 app.command(rich_help_panel=_OPERATE)(shards.shards)
 app.add_typer(parked.app, name="parked", rich_help_panel=_OPERATE)
 app.command("import", rich_help_panel=_OPERATE)(import_.import_)
+app.add_typer(vector.app, name="vector", rich_help_panel=_OPERATE)
 app.add_typer(keys.app, name="keys", rich_help_panel=_OPERATE)
 app.command(rich_help_panel=_ROLES)(roles.api)
 app.command(rich_help_panel=_ROLES)(roles.projector)

@@ -82,7 +82,7 @@ def worker(supervised: Supervised = False) -> None:
 
 def healthcheck(
     role: Annotated[
-        Literal["api", "projector", "relay", "worker"], typer.Option("--role", help="The role to look at.")
+        Literal["api", "projector", "relay", "worker", "vector"], typer.Option("--role", help="The role to look at.")
     ] = "api",
 ) -> None:
     """Exit with 0 where a role does its work, with 1 and the reason where it does not.
@@ -109,8 +109,13 @@ def _begin(supervised: bool) -> Settings:
     configure_logging(settings.log_level, settings.log_format)
     require_current_schema(settings.runtime_dsn)
     if supervised:
-        threading.Thread(target=_end_with_parent, daemon=True, name="parent watch").start()
+        end_with_parent()
     return settings
+
+
+def end_with_parent() -> None:
+    """From now on end when standard input does, with the process that holds its other end."""
+    threading.Thread(target=_end_with_parent, daemon=True, name="parent watch").start()
 
 
 def _end_with_parent() -> None:

@@ -24,6 +24,8 @@ from api.cli.screen import CommandError, console, errors
 from api.wiring import write_side
 
 ROLES: Final = ("api", "projector", "relay", "worker")
+#: What runs besides, by name: the command.
+_KEEPERS: Final = {"vector index": ("vector", "maintain")}
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 15.0
 
@@ -97,10 +99,10 @@ def _children(settings: Settings, installation: Installation) -> Iterator[Callab
 
         def start(role: str) -> subprocess.Popen[bytes]:
             # The child watches its standard input: when this process is gone, however it went, the child goes too.
-            command = [sys.executable, "-m", "api.cli", role, "--supervised"]
+            command = [sys.executable, "-m", "api.cli", *_KEEPERS.get(role, (role,)), "--supervised"]
             return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log)
 
-        processes = {role: start(role) for role in ROLES}
+        processes = {role: start(role) for role in (*ROLES, *_KEEPERS)}
 
         def restart_dead() -> list[str]:
             dead = [role for role, process in processes.items() if process.poll() is not None]

@@ -3,6 +3,14 @@
 -- name: try_lock()$
 SELECT pg_try_advisory_lock(hashtext('evosense vector index'));
 
+-- name: be_present()$
+-- For as long as the session lasts, see nobody_is_present.
+SELECT true FROM (SELECT pg_advisory_lock_shared(hashtext('evosense vector keeper'))) AS held;
+
+-- name: nobody_is_present()$
+-- Whether no process keeps the vector index. Takes the lock where it is free: for a session that ends at once.
+SELECT pg_try_advisory_lock(hashtext('evosense vector keeper'));
+
 -- name: tenants(tenant)
 -- Each tenant and model with vectors. A tenant has one model, or two while it moves: the first and the last of the index.
 SELECT t.id AS tenant_id, t.name, m.model
@@ -47,11 +55,13 @@ VALUES (:index_name, :tenant_id, :model, :after_id, :upto_id, :vectors);
 DELETE FROM evosense_ops.vector_segments WHERE index_name = ANY (:index_names::text[]);
 
 -- name: lost_segments()
--- Segments whose index is gone or can't be used, and those of tenants that are gone.
+-- Segments whose index is gone or can't be used, and those of which no vector is left: the tenant went, or its model.
 SELECT s.index_name
 FROM evosense_ops.vector_segments s
 LEFT JOIN pg_index x ON x.indexrelid = to_regclass('evosense.' || s.index_name)
-WHERE x.indisvalid IS NOT TRUE OR NOT EXISTS (SELECT FROM evosense.tenancy_tenant t WHERE t.id = s.tenant_id);
+WHERE x.indisvalid IS NOT TRUE OR NOT EXISTS (
+    SELECT FROM evosense.messages_embedding e WHERE e.tenant_id = s.tenant_id AND e.model = s.model
+);
 
 -- name: stray_indexes()
 -- Indexes that no segment knows of: a build that was interrupted left them, or a swap brought them back.

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
+import click
 import pytest
 import typer.main
 from psycopg.conninfo import conninfo_to_dict
@@ -105,11 +106,11 @@ def test_what_is_missing_is_asked_for_by_name() -> None:
 
 def test_each_role_gets_what_it_needs_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {name: settings_of(name, monkeypatch) for name in ours()}
-    assert set(found) == {"migrate", *ROLES}
+    assert set(found) == {"migrate", "vector", *ROLES}
     for settings in found.values():
         assert settings.runtime_dsn
         assert settings.master_key is None, "the key is a file, not a variable"
-    assert {name for name, settings in found.items() if settings.admin_database_url} == {"migrate"}
+    assert {name for name, settings in found.items() if settings.admin_database_url} == {"migrate", "vector"}
     assert {name for name, settings in found.items() if settings.nats_url} == {"api", "relay", "worker"}
     keyed = {name for name, settings in found.items() if settings.master_key_file}
     assert keyed == {"api", "projector", "worker"}
@@ -128,7 +129,11 @@ def test_every_command_is_one_of_the_programs() -> None:
     for name, service in ours().items():
         command, *arguments = service["command"]
         assert command == name, "a service has the name of its role"
-        cli().commands[command].make_context(command, list(arguments))
+        program = cli().commands[command]
+        if isinstance(program, click.Group):  # such as `vector maintain`
+            command, *arguments = arguments
+            program = program.commands[command]
+        program.make_context(command, list(arguments))
         assert "entrypoint" not in service
 
 
