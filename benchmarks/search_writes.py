@@ -72,11 +72,19 @@ def removal(conn: Connection[Any], tenant: uuid.UUID, most: int = 50_000) -> Rem
         "OFFSET (SELECT least(%s, count(*) / 2) FROM evosense.messages_embedding WHERE tenant_id = %s) LIMIT 1",
         (tenant, most, tenant),
     ).fetchone()
+    conn.execute("CHECKPOINT")
     began = time.perf_counter()
     gone = conn.execute(
         "DELETE FROM evosense.messages_embedding WHERE tenant_id = %s AND message_id < %s", (tenant, row["id"])
     ).rowcount
     deleted = time.perf_counter()
+    worn = conn.execute(
+        "SELECT index_name FROM evosense_ops.vector_segments WHERE tenant_id = %s", (tenant,)
+    ).fetchall()
+    # As projections.vector_index does with an index of which little is left, before it makes a new one.
+    conn.execute("DELETE FROM evosense_ops.vector_segments WHERE tenant_id = %s", (tenant,))
+    for row in worn:
+        conn.execute(f"DROP INDEX CONCURRENTLY evosense.{row['index_name']}")
     conn.execute("VACUUM evosense.messages_embedding")
     space = time.perf_counter() - deleted
     left = conn.execute("SELECT message_id AS id FROM evosense.messages_embedding WHERE tenant_id = %s", (tenant,))

@@ -20,8 +20,8 @@ from psycopg.sql import SQL, Identifier
 
 from sql import queries
 
-#: A tenant with fewer vectors of a model has no index: comparing with every one takes about as long as asking one.
-FIRST: Final = 4000
+#: A tenant with fewer vectors of a model has no index: comparing with every one takes a few milliseconds, and is exact.
+FIRST: Final = 8000
 #: So many vectors behind the last index get one of their own, or are made into one with what lies before them.
 TAIL: Final = 2000
 #: An index is merged with what comes behind it while it is at most so many times as big.
@@ -53,12 +53,17 @@ class Segment(NamedTuple):
 
 
 class Step(NamedTuple):
-    """An index to be made over a stretch, in the place of some that it holds. `vectors` 0: only take those away."""
+    """An index to be made over a stretch, in the place of some that it holds. `vectors` 0: only take those away.
+
+    `worn`: those go first, since a VACUUM of an index with many deleted vectors takes minutes; until the new one is
+    there the stretch is compared one by one.
+    """
 
     after_id: int
     upto_id: int
     vectors: int
     replaced: tuple[str, ...]
+    worn: bool = False
 
 
 class Standing(NamedTuple):
@@ -82,17 +87,22 @@ class Busy(Exception):
     """Another process is keeping the vector index."""
 
 
-def next_step(segments: Sequence[Segment], tail: int, last_id: int) -> Step | None:
-    """What to do next for a tenant and model; None where all is well. Segments in order, holes among them."""
+def next_step(
+    segments: Sequence[Segment], tail: int, last_id: int, *, first: int = FIRST, longest: int = TAIL
+) -> Step | None:
+    """What to do next for a tenant and model; None where all is well. Segments in order, holes among them.
+
+    `first`, `longest`: see `FIRST` and `TAIL`.
+    """
     indexed = tuple(s.index_name for s in segments if s.index_name)
-    if indexed and sum(s.live for s in segments) + tail < FIRST // 2:
-        return Step(0, last_id, 0, indexed)
+    if indexed and sum(s.live for s in segments) + tail < first // 2:
+        return Step(0, last_id, 0, indexed, worn=True)
     for segment in segments:
-        if not segment.index_name and segment.live >= TAIL:
+        if not segment.index_name and segment.live >= longest:
             return Step(segment.after_id, segment.upto_id, segment.live, ())
         if segment.live < WORN * segment.vectors:
-            return Step(segment.after_id, segment.upto_id, segment.live, (segment.index_name,))
-    if tail < (TAIL if indexed else FIRST):
+            return Step(segment.after_id, segment.upto_id, segment.live, (segment.index_name,), worn=True)
+    if tail < (longest if indexed else first):
         return None
     after, size, replaced = (segments[-1].upto_id if segments else 0), tail, list[str]()
     for segment in reversed(segments):
@@ -107,8 +117,11 @@ def next_step(segments: Sequence[Segment], tail: int, last_id: int) -> Step | No
 class VectorIndex:
     """Looks at the vector index and keeps it. `connect` gives autocommit connections as the schema's owner."""
 
-    def __init__(self, connect: Callable[[], Connection[Any]]) -> None:
+    def __init__(self, connect: Callable[[], Connection[Any]], *, first: int = FIRST, longest: int = TAIL) -> None:
+        """`first`, `longest`: see `FIRST` and `TAIL`."""
         self._connect = connect
+        self._first = first
+        self._longest = longest
 
     def standings(self, tenant_id: UUID | None = None) -> list[Standing]:
         """How each tenant and model stands, or one tenant's."""
@@ -128,11 +141,14 @@ class VectorIndex:
             made = 0
             for standing in list(_standings(conn, None)):
                 here = standing
-                while (step := next_step(here.segments, here.tail, here.last_id)) is not None:
+                while (step := self._next(here)) is not None:
                     on_step(here, step)
                     _make(conn, here, step)
                     made += 1
-                    (here,) = (s for s in _standings(conn, here.tenant_id) if s.model == here.model)
+                    found = [s for s in _standings(conn, here.tenant_id) if s.model == here.model]
+                    if not found:  # its vectors were deleted meanwhile
+                        break
+                    (here,) = found
             return made
 
     def reindex(
@@ -184,6 +200,9 @@ class VectorIndex:
             except psycopg.Error as error:
                 _log.error("the vector index can't be worked on (%s); trying again", type(error).__name__)
                 stop.wait(_REST_S)
+
+    def _next(self, here: Standing) -> Step | None:
+        return next_step(here.segments, here.tail, here.last_id, first=self._first, longest=self._longest)
 
     @contextmanager
     def _session(self) -> Iterator[Connection[Any]]:
@@ -246,19 +265,25 @@ def _make(conn: Connection[Any], standing: Standing, step: Step) -> None:
 
     Killed in between it leaves an index that nobody knows of, or one too many: both are cleared away later.
     """
+    if step.worn:
+        _take_away(conn, step.replaced)
+        # Gives the space back at once, too: nothing else of this partition has dead vectors to speak of.
+        conn.execute(_QUERIES.vacuum(conn, tenant_id=standing.tenant_id).encode())
     if step.vectors:
         name = _QUERIES.next_index_name(conn)
         stretch = {"after_id": step.after_id, "upto_id": step.upto_id}
         key = {"index_name": name, "tenant_id": standing.tenant_id, "model": standing.model}
         conn.execute(_QUERIES.segment_definition(conn, **key, **stretch).encode())
-        with conn.transaction():
-            _QUERIES.add_segment(conn, **key, **stretch, vectors=step.vectors)
-            _QUERIES.forget_segments(conn, index_names=list(step.replaced))
-    else:
-        _QUERIES.forget_segments(conn, index_names=list(step.replaced))
-    for old in step.replaced:
-        _drop(conn, old)
+        _QUERIES.add_segment(conn, **key, **stretch, vectors=step.vectors)
+    if not step.worn:
+        _take_away(conn, step.replaced)
     _log.info("a vector index of %d vectors was made, %d taken away", step.vectors, len(step.replaced))
+
+
+def _take_away(conn: Connection[Any], index_names: Sequence[str]) -> None:
+    _QUERIES.forget_segments(conn, index_names=list(index_names))
+    for name in index_names:
+        _drop(conn, name)
 
 
 def _clear(conn: Connection[Any]) -> None:

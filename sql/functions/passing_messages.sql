@@ -19,6 +19,7 @@ SET search_path FROM CURRENT
 SET plan_cache_mode = force_custom_plan
 AS $$
 BEGIN
+    -- Of evosense.messages_message, named here so that build_publish() leaves this out where a build is without it.
     IF p_ids IS NULL THEN
         RETURN (
             SELECT array_agg(few.id)

@@ -47,6 +47,18 @@ SELECT 'idx_message_embedding_s' || nextval('evosense_ops.vector_segment_names')
 -- name: segment_definition(index_name, tenant_id, model, after_id, upto_id)$
 SELECT evosense_ops.vector_segment_definition(:index_name, :tenant_id, :model, :after_id, :upto_id);
 
+-- name: vacuum(tenant_id)$
+-- The statement that gives back what a tenant's deleted vectors held.
+SELECT coalesce(
+    (
+        SELECT format('VACUUM (SKIP_LOCKED) %%s', e.tableoid::regclass)
+        FROM evosense.messages_embedding e
+        WHERE e.tenant_id = :tenant_id
+        LIMIT 1
+    ),
+    'SELECT'
+);
+
 -- name: add_segment(index_name, tenant_id, model, after_id, upto_id, vectors)!
 INSERT INTO evosense_ops.vector_segments (index_name, tenant_id, model, after_id, upto_id, vectors)
 VALUES (:index_name, :tenant_id, :model, :after_id, :upto_id, :vectors);

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from adapters.evolution import Envelope, EnvelopeError, Ignored, InboundMessage, parse, parse_object
@@ -624,6 +625,8 @@ CONTENTS = (
 )  # fmt: skip
 
 
+# A busy machine makes the values slowly; that says nothing about what is tried.
+@examples(suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=2)
     | st.dictionaries(st.sampled_from(KEY_FIELDS), json_values, max_size=2)

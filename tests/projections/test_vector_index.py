@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.migrations import migrate
-from projections import vector_index as module
 from projections.vector_index import FIRST, GROWTH, MOST, TAIL, Busy, Segment, Standing, Step, VectorIndex, next_step
 from tests.support.vectors import Corpus, text, vector_index
 
@@ -50,13 +49,13 @@ def test_no_index_grows_beyond_what_memory_holds() -> None:
 
 def test_a_worn_index_is_made_anew_and_an_empty_one_goes() -> None:
     rest = segment(10, 20, 50_000)
-    assert next_step((segment(0, 10, 10_000, 5_000), rest), 0, 20) == Step(0, 10, 5_000, ("s0",))
-    assert next_step((segment(0, 10, 10_000, 0), rest), 0, 20) == Step(0, 10, 0, ("s0",))
+    assert next_step((segment(0, 10, 10_000, 5_000), rest), 0, 20) == Step(0, 10, 5_000, ("s0",), worn=True)
+    assert next_step((segment(0, 10, 10_000, 0), rest), 0, 20) == Step(0, 10, 0, ("s0",), worn=True)
 
 
 def test_a_tenant_that_shrank_loses_its_indexes() -> None:
     step = next_step((segment(0, 10, 5_000, 900), segment(10, 20, 5_000, 5)), 5, 30)
-    assert step == Step(0, 30, 0, ("s0", "s10"))
+    assert step == Step(0, 30, 0, ("s0", "s10"), worn=True)
 
 
 def test_a_hole_gets_an_index_of_its_own_when_it_is_big() -> None:
@@ -88,6 +87,7 @@ def test_indexes_stay_few_and_nothing_is_built_often(arrivals: list[int]) -> Non
 # ------------------------------------------------------------------------------------------------ on a real database
 
 NAMES = "SELECT index_name FROM evosense_ops.vector_segments ORDER BY after_id"
+FEW, LONGEST = 300, 100
 TENANT, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
 
 
@@ -153,15 +153,13 @@ def corpus() -> Corpus:
 
 
 @pytest.fixture
-def world(database: str, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    # As with a hundred times as many: building takes its time.
-    monkeypatch.setattr(module, "FIRST", 300)
-    monkeypatch.setattr(module, "TAIL", 100)
+def world(database: str, corpus: Corpus) -> Iterator[World]:
     migrate(database)
     with psycopg.connect(database, autocommit=True) as conn:
         conn.execute("DELETE FROM tenancy_tenant")
         conn.execute("INSERT INTO tenancy_tenant (id, name) VALUES (%s, 'Padaria'), (%s, 'x')", (TENANT, OTHER))
-        index = vector_index(database)
+        # As with many times as many: building takes its time.
+        index = vector_index(database, first=FEW, longest=LONGEST)
         index.maintain()
         made = World(database, conn, corpus, index)
         assert made.indexes() == []
@@ -177,12 +175,12 @@ def test_a_tenant_grows_and_nothing_is_missed(world: World) -> None:
         assert (before, after) >= (0.99, 0.99), number
         standing = world.standing()
         assert standing.vectors == world.size
-        assert standing.tail < module.FIRST
+        assert standing.tail < FEW
         assert [s.index_name for s in standing.segments] == [
             row[0]
             for row in world.conn.execute("SELECT index_name FROM evosense_ops.vector_segments ORDER BY after_id")
         ]
-    assert world.standing().tail < module.TAIL
+    assert world.standing().tail < LONGEST
     assert world.index.maintain() == 0, "nothing more is due"
     recall = world.index.recall(world.standing(), 20)
     assert recall is not None

@@ -201,14 +201,25 @@ def test_a_swap_that_has_to_wait_too_long_changes_nothing(builds: Builds, settin
     assert builds.texts() == {"new"}
 
 
-def test_the_vector_index_is_there_and_used_after_a_swap(builds: Builds) -> None:
+def test_the_vector_indexes_are_there_and_used_after_a_swap(builds: Builds) -> None:
+    """The one that leads to a tenant's vectors, and those that were made for a big tenant alone."""
+    row = builds.admin.execute(
+        "SELECT evosense_ops.vector_segment_definition('idx_message_embedding_s9', %s, 'm', 0, 9000)", (A,)
+    ).fetchone()
+    assert row is not None
+    builds.admin.execute(row[0].replace("CONCURRENTLY", "").encode())
     builds.swap(ready(builds, ["messages_embedding"]))
     builds.admin.execute("SET enable_seqscan = off; SET enable_sort = off")
-    query = "EXPLAIN SELECT message_id FROM evosense.messages_embedding WHERE tenant_id = %s ORDER BY embedding <=> %s"
+    query = (
+        "EXPLAIN SELECT message_id FROM evosense.messages_embedding WHERE tenant_id = %s AND model = 'm' "
+        "AND message_id > 0 AND message_id <= 9000 ORDER BY embedding <=> %s"
+    )
     plan = "\n".join(line for (line,) in builds.admin.execute(query, (A, VECTOR)).fetchall())
-    builds.admin.execute("RESET enable_seqscan; RESET enable_sort")
-    assert "Index Scan using messages_embedding_p" in plan, plan
-    assert "_embedding_idx on" in plan, plan
+    by_order = "EXPLAIN SELECT message_id FROM evosense.messages_embedding WHERE tenant_id = %s"
+    ordered = "\n".join(line for (line,) in builds.admin.execute(by_order, (A,)).fetchall())
+    builds.admin.execute("RESET enable_seqscan; RESET enable_sort; DROP INDEX evosense.idx_message_embedding_s9")
+    assert "Index Scan using idx_message_embedding_s9 on messages_embedding_p" in plan, plan
+    assert "_tenant_id_model_message_id_idx on" in ordered, ordered
 
 
 def test_a_published_build_shows_the_application_the_past_of_its_tenant(builds: Builds, settings: Settings) -> None:

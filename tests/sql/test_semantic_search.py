@@ -39,7 +39,7 @@ def dsn(database: str, corpus: Corpus) -> str:
                 for id_, vector in rows:
                     copy.write_row((id_, tenant, "m", vector))
         cursor.execute("ANALYZE messages_embedding")
-    assert vector_index(database).maintain() == 1
+    assert vector_index(database, first=5000).maintain() == 1
     return database
 
 
@@ -88,8 +88,7 @@ def test_a_large_tenant_uses_the_index_and_finds_nearly_everything(app: psycopg.
     app.execute("RESET ROLE")
     app.execute("SELECT pg_stat_force_next_flush()")
     scans = app.execute(
-        "SELECT sum(s.idx_scan) FROM pg_partition_tree('idx_message_embedding') p "
-        "JOIN pg_stat_user_indexes s ON s.indexrelid = p.relid"
+        "SELECT sum(idx_scan) FROM pg_stat_user_indexes WHERE indexrelname LIKE 'idx_message_embedding_s%'"
     ).fetchone()
     assert scans is not None
     assert scans[0] >= len(queries)

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from numpy.typing import NDArray
 
-from projections.vector_index import VectorIndex
+from projections.vector_index import FIRST, TAIL, VectorIndex
 
 Vector = NDArray[np.float32]
 
@@ -60,7 +60,7 @@ class Corpus:
         assert [s for _, s in found] == pytest.approx(best, abs=1e-5)
 
 
-def vector_index(dsn: str) -> VectorIndex:
+def vector_index(dsn: str, *, first: int = FIRST, longest: int = TAIL) -> VectorIndex:
     """The vector index of a database, as the owner of the schema keeps it."""
 
     def connect() -> psycopg.Connection:
@@ -68,4 +68,4 @@ def vector_index(dsn: str) -> VectorIndex:
         conn.execute("SET ROLE evosense_owner")
         return conn
 
-    return VectorIndex(connect)
+    return VectorIndex(connect, first=first, longest=longest)
