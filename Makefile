@@ -59,7 +59,7 @@ bench-append: $(READY) ## Measure appends beside the library, INSERT and COPY
 bench-projections: $(READY) ## Measure rebuilds and live projection beside COPY and the library
 	@$(BIN)/python -m benchmarks.projections
 
-bench-search: $(READY) ## Measure the searches beside the documented design
+bench-search: $(READY) ## Measure the searches beside the documented design (some ten minutes; --vectors 20000 is quick)
 	@$(BIN)/python -m benchmarks.search
 
 soak: $(READY) ## Long runs under fire: the order of the log, random operations, kill -9

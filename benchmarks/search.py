@@ -1,6 +1,6 @@
 """Search by meaning beside the documented function and one plain HNSW index, and by words beside no row-level security.
 
-    python -m benchmarks.search [--vectors 50000] [--skew 1.0] [--queries 50]
+    python -m benchmarks.search [--vectors 200000] [--skew 1.0] [--queries 50]
 
 Clustered random vectors of 768 dimensions, 200 tenants of Zipf sizes, seeds fixed. Ours is asked as the application's
 role, under row-level security; the others as a superuser, without. Recall is of the 20 nearest by exact comparison, in
@@ -254,7 +254,7 @@ def show(results: dict[str, dict[str, Measured]], ratio: Callable[[str], float])
 def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(description="Search beside the documented design.")
-    parser.add_argument("--vectors", type=int, default=50_000)
+    parser.add_argument("--vectors", type=int, default=200_000)
     parser.add_argument("--skew", type=float, default=1.0, help="exponent of the tenants' Zipf distribution")
     parser.add_argument("--queries", type=int, default=50)
     given = parser.parse_args()
