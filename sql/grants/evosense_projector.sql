@@ -10,6 +10,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON
     evosense.connections_companysender,
     evosense.messages_message,
     evosense.messages_embedding,
+    evosense.messages_embeddingmodel,
     evosense.experiments_prompttemplate,
     evosense.experiments_inference,
     evosense.experiments_experimentrun,
