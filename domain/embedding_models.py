@@ -12,7 +12,7 @@ from domain.limits import fitting
 from domain.messages import MAX_MODEL_NAME
 
 
-@event_type("messages.EmbeddingMoveBegun")
+@event_type("embedding_models.EmbeddingMoveBegun")
 class EmbeddingMoveBegun(Event, frozen=True, kw_only=True):
     """The tenant's messages are being embedded by `model_name`; until it is adopted `from_model` answers."""
 
@@ -20,7 +20,7 @@ class EmbeddingMoveBegun(Event, frozen=True, kw_only=True):
     from_model: str
 
 
-@event_type("messages.EmbeddingModelAdopted")
+@event_type("embedding_models.EmbeddingModelAdopted")
 class EmbeddingModelAdopted(Event, frozen=True, kw_only=True):
     """From here on `model_name` answers. Vectors of other models that were recorded before are read no more."""
 
@@ -57,9 +57,7 @@ class EmbeddingModels(Aggregate, frozen=True, kw_only=True):
         after = super().evolve(event)
         match event:
             case EmbeddingMoveBegun():
-                return replace(
-                    after, tenant_id=event.tenant_id, answering=event.from_model, moving_to=event.model_name
-                )
+                return replace(after, tenant_id=event.tenant_id, answering=event.from_model, moving_to=event.model_name)
             case EmbeddingModelAdopted():
                 return replace(after, answering=event.model_name, moving_to=None, adopted=True)
         return after

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from psycopg import Connection
 
@@ -102,7 +102,7 @@ class MessagesProjection:
                 "embeddings": _column_of(vectors),
             },
         )
-        placed = [(row_id, *vector) for row_id, vector in zip(ids, vectors, strict=True) if vector is not None]
+        placed = [(row_id, *vector) for row_id, vector in zip(ids, vectors, strict=True) if _is_read(batch, vector)]
         if placed:
             self._vectors.insert(
                 conn,
@@ -124,7 +124,7 @@ class MessagesProjection:
             conn,
             ids=batch.row_ids(conn, [event.originator_id for event in events]),
             **_analysis_columns([analyzed.get(stream) for stream in streams]),
-            models=[vector and vector[1].model_name for vector in vectors],
+            models=[vector[1].model_name if _is_read(batch, vector) else None for vector in vectors],
             positions=[vector and vector[0] for vector in vectors],
             embeddings=_column_of(vectors),
         )
@@ -161,7 +161,20 @@ def _earlier(batch: Batch, latest: _Embedded) -> list[tuple[int, MessageEmbedded
     if len(events) == len(latest):
         return []
     of_model = {(event.originator_id.int, event.model_name): (position, event) for position, event in events}
-    return [vector for (stream, _), vector in of_model.items() if vector[0] != latest[stream][0]]
+    return [
+        vector for (stream, _), vector in of_model.items() if vector[0] != latest[stream][0] and _is_read(batch, vector)
+    ]
+
+
+def _is_read(batch: Batch, vector: tuple[int, MessageEmbedded] | None) -> TypeGuard[tuple[int, MessageEmbedded]]:
+    """Whether there is a vector, and no adoption later in the batch that makes it of no use: that writes it never."""
+    if vector is None:
+        return False
+    at, embedded = vector
+    return not any(
+        position > at and event.tenant_id == embedded.tenant_id and event.model_name != embedded.model_name
+        for position, event in batch.of(EmbeddingModelAdopted)
+    )
 
 
 def _column_of(vectors: Sequence[tuple[int, MessageEmbedded] | None]) -> Vectors:

@@ -31,7 +31,8 @@ COPY evosense.messages_embedding (message_id, tenant_id, model, position, embedd
 
 -- name: learn(ids, sentiments, emotions, satisfactions, tones, summaries, models, positions, embeddings)!
 -- Null where the batch says nothing of it: an analysis and a vector themselves are never null. The vector goes on to
--- the search by way of the row that was updated: a message that retention has deleted leaves none behind.
+-- the search by way of the row that was updated: a message that retention has deleted leaves none behind. No model: the
+-- search has no use for the vector any more.
 WITH learned AS (
     UPDATE evosense.messages_message AS m
     SET sentiment = coalesce(l.sentiment, m.sentiment),
@@ -51,7 +52,7 @@ WITH learned AS (
 INSERT INTO evosense.messages_embedding (message_id, tenant_id, model, position, embedding)
 SELECT id, tenant_id, model, position, embedding::halfvec(768)
 FROM learned
-WHERE embedding IS NOT NULL
+WHERE model IS NOT NULL
 ON CONFLICT (tenant_id, model, message_id) DO UPDATE
 SET position = excluded.position, embedding = excluded.embedding;
 
