@@ -69,18 +69,17 @@ async def move(
     read_from = await asyncio.to_thread(_read_from, write, empty, name)
     messages = embedded = position = 0
     head = await asyncio.to_thread(write.log.head)
-    while True:
-        found = await asyncio.to_thread(write.log.births_after, position, head, tenant_id, MessageReceived, batch)
-        if found:
+    before = -1  # vectors recorded when the last look at what had come meanwhile began
+    while embedded != before:
+        before = embedded
+        while found := await asyncio.to_thread(
+            write.log.births_after, position, head, tenant_id, MessageReceived, batch
+        ):
             position = found[-1][0]
             messages += len(found)
             embedded += await _embed(write, embedder, [stream for _, stream in found], read_from)
-        else:
-            # All that was there is done: now what came meanwhile, until nothing has.
-            position, head = head, await asyncio.to_thread(write.log.head)
-            if position == head:
-                break
-        on_progress(Progress(messages, embedded, position, head))
+            on_progress(Progress(messages, embedded, position, head))
+        position, head = head, await asyncio.to_thread(write.log.head)
     done = await asyncio.to_thread(handle, empty, AdoptModel(at=_now(), model_name=name))
     return Moved(messages, embedded, done.position, adopted=not done.duplicate)
 

@@ -102,7 +102,7 @@ class MessagesProjection:
                 "embeddings": _column_of(vectors),
             },
         )
-        placed = [(row_id, *vector) for row_id, vector in zip(ids, vectors, strict=True) if _is_read(batch, vector)]
+        placed = [(row_id, *vector) for row_id, vector in zip(ids, vectors, strict=True) if _is_read(vector, batch)]
         if placed:
             self._vectors.insert(
                 conn,
@@ -124,7 +124,7 @@ class MessagesProjection:
             conn,
             ids=batch.row_ids(conn, [event.originator_id for event in events]),
             **_analysis_columns([analyzed.get(stream) for stream in streams]),
-            models=[vector[1].model_name if _is_read(batch, vector) else None for vector in vectors],
+            models=[vector[1].model_name if _is_read(vector, batch) else None for vector in vectors],
             positions=[vector and vector[0] for vector in vectors],
             embeddings=_column_of(vectors),
         )
@@ -162,11 +162,11 @@ def _earlier(batch: Batch, latest: _Embedded) -> list[tuple[int, MessageEmbedded
         return []
     of_model = {(event.originator_id.int, event.model_name): (position, event) for position, event in events}
     return [
-        vector for (stream, _), vector in of_model.items() if vector[0] != latest[stream][0] and _is_read(batch, vector)
+        vector for (stream, _), vector in of_model.items() if vector[0] != latest[stream][0] and _is_read(vector, batch)
     ]
 
 
-def _is_read(batch: Batch, vector: tuple[int, MessageEmbedded] | None) -> TypeGuard[tuple[int, MessageEmbedded]]:
+def _is_read(vector: tuple[int, MessageEmbedded] | None, batch: Batch) -> TypeGuard[tuple[int, MessageEmbedded]]:
     """Whether there is a vector, and no adoption later in the batch that makes it of no use: that writes it never."""
     if vector is None:
         return False

@@ -381,7 +381,7 @@ def test_copied_vectors_are_rounded_as_the_database_rounds_them(
     numbers = np.concatenate([numbers, -numbers])
     numbers.resize(-(-len(numbers) // DIMENSIONS) * DIMENSIONS)
     items = [row.tobytes() for row in numbers.reshape(-1, DIMENSIONS)]
-    context, types = queries("messages", schema=LOADING), ("int8", "uuid", "varchar", "halfvec")
+    context, types = queries("messages", schema=LOADING), ("int8", "uuid", "varchar", "int8", "halfvec")
     for first, bare in ((0, False), (10_000, True)):
         Inserts(context.put_search_vectors, context.load_search_vectors, types, bare=bare).insert(
             projector,
@@ -389,6 +389,7 @@ def test_copied_vectors_are_rounded_as_the_database_rounds_them(
                 "message_ids": list(range(first, first + len(items))),
                 "tenant_ids": [UUID(int=1)] * len(items),
                 "models": ["m"] * len(items),
+                "positions": [0] * len(items),
                 "embeddings": Vectors(items),
             },
         )
