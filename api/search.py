@@ -115,7 +115,7 @@ async def _meaning_of(
 ) -> list[Any] | None:
     """Hits by meaning, compared by the model that answers for the tenant; None where it is not here."""
     async with services.reads.as_tenant(tenant_id) as conn:
-        model = await _SEARCH.model_of(conn, tenant_id=tenant_id)
+        model = await _model_of(conn, tenant_id)
     for _ in range(_TRIES):
         embedder = services.embedder if model is None else services.embedders.get(model)
         if embedder is None:
@@ -124,10 +124,16 @@ async def _meaning_of(
         async with services.reads.as_tenant(tenant_id) as conn:
             found = await _by_meaning(conn, tenant_id, vector, embedder.model_name, depth, threshold, filters)
             # Where another model was adopted meanwhile, the vectors of this one may be gone.
-            if (now := await _SEARCH.model_of(conn, tenant_id=tenant_id)) in (model, embedder.model_name):
+            if (now := await _model_of(conn, tenant_id)) in (model, embedder.model_name):
                 break
             model = now
     return found
+
+
+async def _model_of(conn: AsyncConnection[Any], tenant_id: UUID) -> str | None:
+    row = await _SEARCH.model_of(conn, tenant_id=tenant_id)
+    model: str | None = row["model"]
+    return model
 
 
 async def _by_meaning(

@@ -11,9 +11,9 @@ FROM evosense.text_search(
     :words, :depth, :since, :until, :chat_id, :connection_id, :sentiment_min, :sentiment_max, :emotion, :author
 );
 
--- name: model_of(tenant_id)$
+-- name: model_of(tenant_id)^
 -- The model whose vectors answer for the tenant; NULL where it has none.
-SELECT evosense.embedding_model(:tenant_id);
+SELECT evosense.embedding_model(:tenant_id) AS model;
 
 -- name: vector_of(id)^
 -- The row is there where the message is; vector and model are NULL where the tenant's model has no vector of it. The
