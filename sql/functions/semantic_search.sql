@@ -26,6 +26,7 @@ AS $$
 DECLARE
     query vector(768) := p_query_embedding::vector(768);
 BEGIN
+    -- Both functions read evosense.messages_embedding; build_publish() looks for it here.
     RETURN QUERY
     SELECT hit.message_id, hit.text, hit.sentiment, hit.satisfaction, hit.similarity_score, hit.created_at
     FROM nearest_messages(p_tenant_id, query, embedding_model(p_tenant_id), p_limit, p_similarity_threshold) hit
