@@ -7,12 +7,10 @@ waited out, however long it takes.
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, cast
 from uuid import UUID
 
 import nats.errors
@@ -23,12 +21,14 @@ from nats.aio.msg import Msg
 from adapters.nats import Envelope, MalformedEnvelope
 from adapters.vault import VaultError
 from api.commands import Contended, Intent, Step
+from api.models import Models
 from api.wiring import WriteSide
 from domain.aggregate import Command
+from domain.embedding_models import EmbeddingModels, embedding_models
 from domain.errors import DomainError
 from domain.experiments import LIVE_RUN, RecordInference, inference, inference_id
 from domain.messages import AnalyzeMessage, EmbedMessage, Message, MessageReceived, checked, message
-from domain.ports import Analyser, Analysis, Embedder
+from domain.ports import Analysis, Embedder
 from sql import queries
 
 #: Name under which the worker parks events.
@@ -49,28 +49,8 @@ _DEADLY: Final = "the worker that had it in hand ended without an answer"
 _EXCUSES_KEPT: Final = 10_000
 
 
-class WrongAnswer(DomainError):
-    """A model gave another number of answers than it was asked questions."""
-
-
 class NotInThisLog(DomainError):
     """The event is of another log: the database was replaced, and the stream was not."""
-
-
-@dataclass(frozen=True)
-class Models:
-    """The models that the worker asks."""
-
-    analyser: Analyser
-    embedder: Embedder
-
-    def analysed(self, state: Message) -> bool:
-        """Whether this analyser has had its say."""
-        return state.analyzed_by == (self.analyser.model_name, self.analyser.prompt_version)
-
-    def embedded(self, state: Message) -> bool:
-        """Whether this embedder has."""
-        return state.embedded_by == self.embedder.model_name
 
 
 class MessageWorker:
@@ -209,20 +189,30 @@ class MessageWorker:
 
     async def _together(self, envelopes: Sequence[Envelope]) -> list[Exception | None]:
         empties = {envelope.stream: message(envelope.stream) for envelope in envelopes}
-        loaded = await asyncio.to_thread(self._write.log.load_many, list(empties.values()))
-        states = {state.id: state for state in loaded}
+        tenants = {tenant: embedding_models(tenant) for tenant in {envelope.tenant for envelope in envelopes}}
+        asked: list[Message | EmbeddingModels] = [*empties.values(), *tenants.values()]
+        loaded = {state.id: state for state in await asyncio.to_thread(self._write.log.load_many, asked)}
+        states = {stream: cast(Message, loaded[stream]) for stream in empties}
         known = {envelope.stream for envelope in envelopes if states[envelope.stream].tenant_id == envelope.tenant}
-        intents = await self._intents([state for state in loaded if state.id in known])
+        embedders = {
+            tenant: self._models.embedders_of(cast(EmbeddingModels, loaded[empty.id]))
+            for tenant, empty in tenants.items()
+        }
+        intents = await self._intents([state for state in states.values() if state.id in known], embedders)
         outcomes = await asyncio.to_thread(self._write.commands.handle_many, list(intents.values()))
         results: dict[UUID, Exception | None] = dict.fromkeys(known)
         for stream, outcome in zip(intents, outcomes, strict=True):
             results[stream] = outcome if isinstance(outcome, DomainError) else None
         return [results.get(envelope.stream, NotInThisLog("it is not in this log")) for envelope in envelopes]
 
-    async def _intents(self, states: Sequence[Message]) -> dict[UUID, Intent]:
-        """What to record, by message; nothing for a message that these models have answered already."""
-        analyses, latency_ms = await self._analyse([state for state in states if not self._models.analysed(state)])
-        vectors = await self._embed([state for state in states if not self._models.embedded(state)])
+    async def _intents(
+        self, states: Sequence[Message], embedders: Mapping[UUID, Sequence[Embedder]]
+    ) -> dict[UUID, Intent]:
+        """What to record, by message; nothing for a message that its models have answered already."""
+        analyses, latency_ms = await self._models.analyse(
+            [state for state in states if not self._models.analysed(state)]
+        )
+        vectors = await self._models.embed(states, embedders)
         now = datetime.now(UTC)
         intents: dict[UUID, Intent] = {}
         for state in states:
@@ -232,30 +222,12 @@ class MessageWorker:
                 analysis = _as_stored(analysis)
                 commands.append(self._analysis(analysis, now))
                 steps.append(self._inference(state, analysis, latency_ms, now))
-            if (vector := vectors.get(state.id)) is not None:
-                commands.append(EmbedMessage(at=now, model_name=self._models.embedder.model_name, vector=vector))
+            commands += (
+                EmbedMessage(at=now, model_name=name, vector=vector) for name, vector in vectors.get(state.id, ())
+            )
             if commands:
                 intents[state.id] = Intent((Step(message(state.id), tuple(commands)), *steps))
         return intents
-
-    async def _analyse(self, states: Sequence[Message]) -> tuple[dict[UUID, Analysis], int]:
-        """Analyses by message, and how many milliseconds one of them took on average."""
-        if not states:
-            return {}, 0
-        started = time.perf_counter()
-        analyses = await self._models.analyser.analyse([state.text for state in states])
-        latency_ms = round(1000 * (time.perf_counter() - started) / len(states))
-        if len(analyses) != len(states):
-            raise WrongAnswer(f"the analyser gave {len(analyses)} analyses of {len(states)} texts")
-        return dict(zip((state.id for state in states), analyses, strict=True)), latency_ms
-
-    async def _embed(self, states: Sequence[Message]) -> dict[UUID, bytes]:
-        if not states:
-            return {}
-        vectors = await self._models.embedder.embed([state.text for state in states])
-        if len(vectors) != len(states):
-            raise WrongAnswer(f"the embedder gave {len(vectors)} vectors of {len(states)} texts")
-        return dict(zip((state.id for state in states), vectors, strict=True))
 
     def _analysis(self, analysis: Analysis, now: datetime) -> AnalyzeMessage:
         analyser = self._models.analyser

@@ -25,6 +25,12 @@ _FILTERS: Final = {"filters": Provide(search_filters, sync_to_thread=False)}
 #: by meaning would compare every vector.
 _DEPTH: Final = 60
 _DEPTH_MAX: Final = 200
+#: How often a search begins again because the tenant's model changed under it.
+_TRIES: Final = 3
+_NO_MODEL: Final = (
+    "the model that this tenant's messages were embedded with is not part of this installation, so they can't be "
+    "searched by meaning until `evosense reembed` has moved them to another; mode=text finds them by their words"
+)
 
 Mode = Literal["hybrid", "semantic", "text"]
 Words = Annotated[
@@ -47,7 +53,7 @@ Threshold = Annotated[
 ]
 
 
-@get("/search", dependencies=_FILTERS)
+@get("/search", dependencies=_FILTERS, conflicts=True)
 async def search(
     services: Services,
     principal: Principal,
@@ -67,17 +73,16 @@ async def search(
         raise ProblemError(400, "query.q: it is empty: say what to look for")
     await until_reached(services, wait_for)
     depth = min(_DEPTH_MAX, max(_DEPTH, 3 * limit)) if mode == "hybrid" else limit
-    vector = None if mode == "text" else (await services.embedder.embed([words]))[0]
     found: dict[Way, list[Any]] = {}
-    async with services.reads.as_tenant(principal.tenant_id) as conn:
-        if mode != "semantic":
+    if mode != "semantic":
+        async with services.reads.as_tenant(principal.tenant_id) as conn:
             rows = _SEARCH.by_words(conn, words=words, depth=depth, **msgspec.structs.asdict(filters))
             found["text"] = [row async for row in rows]
-        if vector is not None:
-            model = services.embedder.model_name
-            found["meaning"] = await _by_meaning(
-                conn, principal.tenant_id, _as_text(vector), model, depth, threshold, filters
-            )
+    if mode != "text":
+        meaning = await _meaning_of(services, principal.tenant_id, words, depth, threshold, filters)
+        if meaning is None and mode == "semantic":
+            raise ProblemError(409, _NO_MODEL)
+        found["meaning"] = meaning or []
     return fused(found, limit)
 
 
@@ -103,6 +108,32 @@ async def similar(
             conn, principal.tenant_id, row["vector"], row["model"], limit, threshold, filters, without=identifier
         )
     return fused({"meaning": found}, limit)
+
+
+async def _meaning_of(
+    services: Services, tenant_id: UUID, words: str, depth: int, threshold: float, filters: Filters
+) -> list[Any] | None:
+    """Hits by meaning, compared by the model that answers for the tenant; None where it is not here."""
+    async with services.reads.as_tenant(tenant_id) as conn:
+        model = await _model_of(conn, tenant_id)
+    for _ in range(_TRIES):
+        embedder = services.embedder if model is None else services.embedders.get(model)
+        if embedder is None:
+            return None
+        vector = _as_text((await embedder.embed([words]))[0])
+        async with services.reads.as_tenant(tenant_id) as conn:
+            found = await _by_meaning(conn, tenant_id, vector, embedder.model_name, depth, threshold, filters)
+            # Where another model was adopted meanwhile, the vectors of this one may be gone.
+            if (now := await _model_of(conn, tenant_id)) in (model, embedder.model_name):
+                break
+            model = now
+    return found
+
+
+async def _model_of(conn: AsyncConnection[Any], tenant_id: UUID) -> str | None:
+    row = await _SEARCH.model_of(conn, tenant_id=tenant_id)
+    model: str | None = row["model"]
+    return model
 
 
 async def _by_meaning(

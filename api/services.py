@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from adapters.embeddings import Embedders
 from adapters.event_store import AggregateCache
 from adapters.passwords import Passwords
 from adapters.postgres import ReadPool
@@ -34,9 +35,14 @@ class Services:
     waiter: PositionWaiter
     passwords: Passwords
     tokens: Tokens
-    embedder: Embedder
+    embedders: Embedders
     hashers: ThreadPoolExecutor
     door: Door
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedder of tenants that chose none."""
+        return self.embedders.default
 
     async def start(self) -> None:
         """Connect. Raises `psycopg_pool.PoolTimeout` where the database does not answer."""
@@ -62,8 +68,11 @@ class Services:
         return await asyncio.get_running_loop().run_in_executor(self.hashers, verify, password_hash, password)
 
 
-def build_services(settings: Settings, embedder: Embedder) -> Services:
-    """Put the parts together. Raises `SettingsError` and `MasterKeyError`."""
+def build_services(settings: Settings, embedder: Embedder, *others: Embedder) -> Services:
+    """Put the parts together; `embedder` is for tenants that chose no other.
+
+    Raises `SettingsError` and `MasterKeyError`.
+    """
     write = write_side(settings)
     return Services(
         settings=settings,
@@ -75,7 +84,7 @@ def build_services(settings: Settings, embedder: Embedder) -> Services:
         ),
         passwords=Passwords(),
         tokens=Tokens(*write.vault.signing_keys),
-        embedder=embedder,
+        embedders=Embedders(embedder, *others),
         hashers=ThreadPoolExecutor(HASHING_THREADS, "password"),
         door=Door(),
     )

@@ -22,9 +22,10 @@ from nats.js.errors import NotFoundError, ServiceUnavailableError
 
 from adapters import nats as jetstream
 from adapters.analysis import OfflineAnalyser
-from adapters.embeddings import OfflineEmbedder
+from adapters.embeddings import Embedders, offline_embedders
 from adapters.settings import Settings
-from api.analysis import MessageWorker, Models
+from api.analysis import MessageWorker
+from api.models import Models
 from api.relay import PASSING, wait_any
 from api.wiring import WriteSide, write_side
 from domain.ports import Analyser, Embedder
@@ -188,7 +189,7 @@ async def run_worker(
 
     Raises `SettingsError` or `MasterKeyError` where the configuration can't be used.
     """
-    models = Models(analyser or OfflineAnalyser(), embedder or OfflineEmbedder())
+    models = Models(analyser or OfflineAnalyser(), Embedders(embedder) if embedder else offline_embedders())
     if analyser is None and embedder is None:
         # The offline models load on first use: now, and not as the latency of the first message's analysis.
         await models.analyser.analyse(["bom dia"])

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Annotated, Final, Self
 from uuid import UUID
 
+from msgspec import field
 from msgspec.structs import replace
 
 from domain.aggregate import Aggregate, Command, derived_id, with_zone
@@ -86,19 +87,27 @@ class AnalyzeMessage(Command, frozen=True, kw_only=True):
 
 
 class EmbedMessage(Command, frozen=True, kw_only=True):
-    """Record where a model placed the message."""
+    """Record where a model placed the message.
+
+    What the model has said already needs no second event, unless it was said in the stream's version `replaces` or
+    before: that vector is no longer read (the tenant moved to another model, and is moving back).
+    """
 
     model_name: str
     vector: bytes
+    replaces: int = 0
 
 
 class Message(Aggregate, frozen=True, kw_only=True):
-    """State of a message. Its stream id is derived from what makes it unique in the world, so it is stored once."""
+    """State of a message. Its stream id is derived from what makes it unique in the world, so it is stored once.
+
+    `embedded_by`: the models that gave it a vector, each with the version of the stream at which it last did.
+    """
 
     tenant_id: UUID | None = None
     text: str = ""
     analyzed_by: tuple[str, str] | None = None
-    embedded_by: str | None = None
+    embedded_by: dict[str, int] = field(default_factory=dict)
 
     def evolve(self, event: Event) -> Self:
         """See `Aggregate.evolve`."""
@@ -109,7 +118,7 @@ class Message(Aggregate, frozen=True, kw_only=True):
             case MessageAnalyzed():
                 return replace(after, analyzed_by=(event.model_name, event.prompt_version))
             case MessageEmbedded():
-                return replace(after, embedded_by=event.model_name)
+                return replace(after, embedded_by={**self.embedded_by, event.model_name: after.version})
         return after
 
     def decide(self, command: Command) -> tuple[Event, ...]:
@@ -139,7 +148,7 @@ class Message(Aggregate, frozen=True, kw_only=True):
                     ),
                 )
             case EmbedMessage():
-                if self.embedded_by == command.model_name:
+                if self.embedded_by.get(command.model_name, 0) > command.replaces:
                     return ()
                 fitting("model_name", command.model_name, MAX_MODEL_NAME, least=1)
                 _check_vector(command.vector)

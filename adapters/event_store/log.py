@@ -1,6 +1,6 @@
 """The log as the command side sees it: aggregates are loaded from it, and decided events appended to it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -92,6 +92,25 @@ class EventLog:
         """The position of the first event of each of these streams that exists."""
         with self._recorder.datastore.get_connection() as conn:
             rows = _LOG.births(conn, stream_ids=list(stream_ids))
+            return {row["originator_id"]: row["notification_id"] for row in rows}
+
+    @once_more
+    def births_after(
+        self, position: int, until: int, tenant_id: UUID, event_class: type[Event], page: int
+    ) -> list[tuple[int, UUID]]:
+        """The tenant's next streams that begin with an event of that class: at most `page`, with their positions."""
+        topics = [f"{event_class.type_name}:{version}" for version in range(1, event_class.type_version + 1)]
+        with self._recorder.datastore.get_connection() as conn:
+            rows = _LOG.births_after(
+                conn, position=position, until=until, tenant_id=tenant_id, topics=topics, page=page
+            )
+            return [(row["notification_id"], row["originator_id"]) for row in rows]
+
+    @once_more
+    def positions_of(self, events: Mapping[UUID, int]) -> dict[UUID, int]:
+        """The position of one event of each of these streams, given its version."""
+        with self._recorder.datastore.get_connection() as conn:
+            rows = _LOG.positions_of(conn, stream_ids=list(events), versions=list(events.values()))
             return {row["originator_id"]: row["notification_id"] for row in rows}
 
     @once_more

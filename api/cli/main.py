@@ -25,6 +25,7 @@ from api.cli import (
     monitor,
     parked,
     rebuild,
+    reembed,
     replay,
     roles,
     shards,
@@ -58,6 +59,7 @@ app.command(rich_help_panel=_OPERATE)(rebuild.rebuild)
 app.command(rich_help_panel=_OPERATE)(rebuild.rollback)
 app.command(rich_help_panel=_OPERATE)(audit.audit)
 app.command(rich_help_panel=_OPERATE)(replay.replay)
+app.command(rich_help_panel=_OPERATE)(reembed.reembed)
 app.command(rich_help_panel=_OPERATE)(history.history)
 app.command(rich_help_panel=_OPERATE)(shards.shards)
 app.add_typer(parked.app, name="parked", rich_help_panel=_OPERATE)

@@ -14,7 +14,7 @@ from urllib.error import URLError
 import typer
 import uvicorn
 
-from adapters.embeddings import OfflineEmbedder
+from adapters.embeddings import offline_embedders
 from adapters.migrations import require_current_schema
 from adapters.settings import Settings
 from adapters.telemetry import configure_logging
@@ -33,7 +33,7 @@ Supervised = Annotated[bool, typer.Option("--supervised", hidden=True, help="Sto
 def api(supervised: Supervised = False) -> None:
     """Serve the HTTP API and the Evolution webhook."""
     settings = _begin(supervised)
-    app = create_app(build_services(settings, OfflineEmbedder()))
+    app = create_app(build_services(settings, *offline_embedders()))
     config = uvicorn.Config(
         app,
         host=settings.api_host,

@@ -120,8 +120,12 @@ BEGIN
     SELECT hit.id, hit.text, hit.sentiment, hit.satisfaction, hit.score, hit.created_at
     FROM (
         SELECT m.id, m.text, m.sentiment, m.satisfaction, m.created_at,
-               1 - (m.embedding <=> p_query_embedding) AS score
+               -- The documented column holds the vector that came last, which may be another model's (docs/adr/0029).
+               1 - (CASE WHEN m.embedding::halfvec(768) = e.embedding THEN m.embedding ELSE e.embedding::vector(768) END
+                    <=> p_query_embedding) AS score
         FROM evosense.messages_message m
+        JOIN evosense.messages_embedding e
+            ON e.tenant_id = p_tenant_id AND e.model = p_model AND e.message_id = m.id
         WHERE m.id = ANY (candidates) AND m.tenant_id = p_tenant_id AND m.embedding IS NOT NULL
             AND m.id IS DISTINCT FROM p_except
         OFFSET 0 -- the distance is computed once a row

@@ -2,7 +2,7 @@
 -- and order, over nearest_messages(), which says how it searches and what NULL means.
 --
 -- The signature does not say which model the query vector is of, and vectors of two models are never compared: it is
--- taken to be of the model that most of the tenant's vectors are of (docs/adr/0027). Who knows the model says it, to
+-- taken to be of the model that answers for the tenant, see embedding_model(). Who knows the model says it, to
 -- nearest_messages().
 CREATE OR REPLACE FUNCTION evosense.semantic_search(
     p_tenant_id UUID,
@@ -25,26 +25,11 @@ AS $$
 #variable_conflict use_column
 DECLARE
     query vector(768) := p_query_embedding::vector(768);
-    prevailing text;
-    other text;
 BEGIN
-    -- The first and the last of the index: nearly always the same one. Two while a tenant moves.
-    SELECT min(e.model), max(e.model) INTO prevailing, other
-    FROM evosense.messages_embedding e
-    WHERE e.tenant_id = p_tenant_id;
-
-    IF prevailing <> other THEN
-        SELECT e.model INTO prevailing
-        FROM evosense.messages_embedding e
-        WHERE e.tenant_id = p_tenant_id
-        GROUP BY e.model
-        ORDER BY count(*) DESC, e.model
-        LIMIT 1;
-    END IF;
-
+    -- Both functions read evosense.messages_embedding; build_publish() looks for it here.
     RETURN QUERY
     SELECT hit.message_id, hit.text, hit.sentiment, hit.satisfaction, hit.similarity_score, hit.created_at
-    FROM nearest_messages(p_tenant_id, query, prevailing, p_limit, p_similarity_threshold) hit
+    FROM nearest_messages(p_tenant_id, query, embedding_model(p_tenant_id), p_limit, p_similarity_threshold) hit
     ORDER BY hit.similarity_score DESC, hit.message_id;
 END
 $$;

@@ -9,6 +9,7 @@ GRANT SELECT ON
     evosense.connections_companysender,
     evosense.messages_message,
     evosense.messages_embedding,
+    evosense.messages_embeddingmodel,
     evosense.experiments_prompttemplate,
     evosense.experiments_inference,
     evosense.experiments_experimentrun,
@@ -24,6 +25,7 @@ TO evosense_app;
 -- search_words() and what else text_search() calls is its owner's.
 GRANT EXECUTE ON FUNCTION
     evosense.semantic_search(uuid, vector, integer, float),
+    evosense.embedding_model(uuid),
     evosense.matching_messages(
         uuid, bigint[], timestamptz, timestamptz, text, bigint, float, float, text, text
     ),

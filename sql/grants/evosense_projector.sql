@@ -10,6 +10,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON
     evosense.connections_companysender,
     evosense.messages_message,
     evosense.messages_embedding,
+    evosense.messages_embeddingmodel,
     evosense.experiments_prompttemplate,
     evosense.experiments_inference,
     evosense.experiments_experimentrun,
@@ -27,6 +28,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON
     evosense_ops.builds
 TO evosense_projector;
 GRANT SELECT, INSERT, DELETE ON evosense_ops.skipped_events TO evosense_projector;
+-- `evosense reembed` shows which model answers for whom.
+GRANT EXECUTE ON FUNCTION evosense.embedding_model(uuid) TO evosense_projector;
 -- Who writes a message writes idx_message_words.
 GRANT EXECUTE ON FUNCTION evosense.search_form(text), evosense.search_words(text) TO evosense_projector;
 -- The owner's functions that build and swap read models. The steps within them (build_table and others) are nobody's.

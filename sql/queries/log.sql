@@ -97,6 +97,21 @@ WHERE originator_id = :stream_id
 ORDER BY originator_version DESC
 LIMIT 1;
 
+-- name: births_after(position, until, tenant_id, topics, page)
+-- The next of a tenant's streams that begin with an event of these topics, and its position.
+SELECT notification_id, originator_id
+FROM evosense_log.stored_events
+WHERE notification_id > :position AND notification_id <= :until AND tenant_id = :tenant_id
+    AND topic = ANY(:topics::text[])
+ORDER BY notification_id
+LIMIT :page;
+
+-- name: positions_of(stream_ids, versions)
+-- The positions of these events, of each stream one.
+SELECT e.originator_id, e.notification_id
+FROM unnest(:stream_ids::uuid[], :versions::bigint[]) AS s(originator_id, originator_version)
+JOIN evosense_log.stored_events AS e USING (originator_id, originator_version);
+
 -- name: births(stream_ids)
 -- The position of the first event of each stream: it is the id of the row that the stream became (DESIGN rule 1).
 SELECT e.originator_id, e.notification_id

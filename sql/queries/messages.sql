@@ -20,18 +20,19 @@ COPY evosense.messages_message (
     embedding
 ) FROM STDIN (FORMAT binary);
 
--- name: put_search_vectors(message_ids, tenant_ids, models, embeddings)!
-INSERT INTO evosense.messages_embedding (message_id, tenant_id, model, embedding)
-SELECT message_id, tenant_id, model, embedding::halfvec(768)
-FROM unnest(:message_ids::bigint[], :tenant_ids::uuid[], :models::text[], :embeddings::vector[])
-    AS t(message_id, tenant_id, model, embedding);
+-- name: put_search_vectors(message_ids, tenant_ids, models, positions, embeddings)!
+INSERT INTO evosense.messages_embedding (message_id, tenant_id, model, position, embedding)
+SELECT message_id, tenant_id, model, position, embedding::halfvec(768)
+FROM unnest(:message_ids::bigint[], :tenant_ids::uuid[], :models::text[], :positions::bigint[], :embeddings::vector[])
+    AS t(message_id, tenant_id, model, position, embedding);
 
 -- name: load_search_vectors#
-COPY evosense.messages_embedding (message_id, tenant_id, model, embedding) FROM STDIN (FORMAT binary);
+COPY evosense.messages_embedding (message_id, tenant_id, model, position, embedding) FROM STDIN (FORMAT binary);
 
--- name: learn(ids, sentiments, emotions, satisfactions, tones, summaries, models, embeddings)!
+-- name: learn(ids, sentiments, emotions, satisfactions, tones, summaries, models, positions, embeddings)!
 -- Null where the batch says nothing of it: an analysis and a vector themselves are never null. The vector goes on to
--- the search by way of the row that was updated: a message that retention has deleted leaves none behind.
+-- the search by way of the row that was updated: a message that retention has deleted leaves none behind. No model: the
+-- search has no use for the vector any more.
 WITH learned AS (
     UPDATE evosense.messages_message AS m
     SET sentiment = coalesce(l.sentiment, m.sentiment),
@@ -43,16 +44,44 @@ WITH learned AS (
         embedding = coalesce(l.embedding::vector(768), m.embedding)
     FROM unnest(
         :ids::bigint[], :sentiments::float8[], :emotions::text[], :satisfactions::int[], :tones::text[],
-        :summaries::text[], :models::text[], :embeddings::vector[]
-    ) AS l(id, sentiment, emotion, satisfaction, tone, summary, model, embedding)
+        :summaries::text[], :models::text[], :positions::bigint[], :embeddings::vector[]
+    ) AS l(id, sentiment, emotion, satisfaction, tone, summary, model, position, embedding)
     WHERE m.id = l.id
-    RETURNING m.id, m.tenant_id, l.model, l.embedding
+    RETURNING m.id, m.tenant_id, l.model, l.position, l.embedding
 )
-INSERT INTO evosense.messages_embedding (message_id, tenant_id, model, embedding)
-SELECT id, tenant_id, model, embedding::halfvec(768)
+INSERT INTO evosense.messages_embedding (message_id, tenant_id, model, position, embedding)
+SELECT id, tenant_id, model, position, embedding::halfvec(768)
 FROM learned
-WHERE embedding IS NOT NULL
-ON CONFLICT (tenant_id, message_id) DO UPDATE SET model = excluded.model, embedding = excluded.embedding;
+WHERE model IS NOT NULL
+ON CONFLICT (tenant_id, model, message_id) DO UPDATE
+SET position = excluded.position, embedding = excluded.embedding;
+
+-- name: put_earlier_vectors(ids, models, positions, embeddings)!
+-- Of messages that are there: vectors that are not the message's latest, but the latest of their model.
+INSERT INTO evosense.messages_embedding (message_id, tenant_id, model, position, embedding)
+SELECT m.id, m.tenant_id, v.model, v.position, v.embedding::halfvec(768)
+FROM unnest(:ids::bigint[], :models::text[], :positions::bigint[], :embeddings::vector[])
+    AS v(id, model, position, embedding)
+JOIN evosense.messages_message AS m USING (id)
+ON CONFLICT (tenant_id, model, message_id) DO UPDATE
+SET position = excluded.position, embedding = excluded.embedding;
+
+-- name: choose_models(tenant_ids, models, positions, ats)!
+-- The model that answers for each of these tenants from here on.
+INSERT INTO evosense.messages_embeddingmodel AS c (tenant_id, model, position, updated_at)
+SELECT tenant_id, model, position, at
+FROM unnest(:tenant_ids::uuid[], :models::text[], :positions::bigint[], :ats::timestamptz[])
+    AS t(tenant_id, model, position, at)
+ON CONFLICT (tenant_id) DO UPDATE
+SET model = excluded.model, position = excluded.position, updated_at = excluded.updated_at
+WHERE c.position < excluded.position;
+
+-- name: forget_other_models(tenant_ids, models, positions)!
+-- With an adoption go the tenant's vectors of other models: those of before it, so that the size of batches changes
+-- nothing.
+DELETE FROM evosense.messages_embedding AS e
+USING unnest(:tenant_ids::uuid[], :models::text[], :positions::bigint[]) AS a(tenant_id, model, position)
+WHERE e.tenant_id = a.tenant_id AND e.model <> a.model AND e.position < a.position;
 
 -- name: messages_page(chat_id, since, until, sentiment_min, sentiment_max, emotion, before_at, before_id, page)
 -- Newest first; the next page begins behind (before_at, before_id).

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from adapters.embeddings import OfflineEmbedder, SentenceEncoder, chat_text
+from adapters.embeddings import OfflineEmbedder, SentenceEncoder, chat_text, offline_embedders
 from adapters.embeddings.offline import SUB_BATCH
 from domain.ports import DIMENSIONS
 
@@ -145,3 +145,16 @@ def test_the_name_fits_its_column_and_names_the_text_form() -> None:
 
 def test_the_data_lies_in_the_package() -> None:
     assert resources.files("adapters.embeddings").joinpath("chat_words.toml").is_file()
+
+
+async def test_the_models_of_an_installation_are_several_by_name() -> None:
+    embedders = offline_embedders()
+    chat, plain = embedders
+    assert embedders.default is chat
+    assert {chat.model_name.partition("+")[2][:5], plain.model_name.partition("+")[2][:5]} == {"chat.", "plain"}
+    assert embedders.get(plain.model_name) is plain
+    assert embedders.get("another") is None
+    # Written language is the same to both; chat is not.
+    for text, same in (("meu pedido não chegou", True), ("cadê meu pedido pfv vc tbm", False)):
+        (one,), (other,) = await chat.embed([text]), await plain.embed([text])
+        assert (one == other) == same

@@ -343,3 +343,36 @@ def test_a_manifest_that_cannot_be_used_says_why(tmp_path: Path, manifest: str, 
     with pytest.raises(ManifestError) as refusal:
         load_manifest(tmp_path)
     assert complaint in str(refusal.value)
+
+
+def test_vectors_of_before_two_models_stay_and_are_found(empty: str, tree: Path) -> None:
+    manifest = (tree / "migrations.toml").read_text("utf-8")
+    before = manifest[: manifest.index("[[migration]]\nversion = 6")]
+    (tree / "migrations.toml").write_text(f"{before}\n[repeatable]\nfiles = []\n", "utf-8")
+    migrate(empty, directory=tree)
+    with psycopg.connect(empty) as conn:
+        conn.execute(
+            "INSERT INTO evosense.tenancy_tenant (id, name) VALUES ('00000000-0000-4000-8000-000000000001', 'x')"
+        )
+        for number, model in enumerate(("a", "b", "b"), start=1):
+            conn.execute(
+                "INSERT INTO evosense.messages_message (id, tenant_id, chat_id, sender, text, created_at, embedding) "
+                "VALUES (%(n)s, '00000000-0000-4000-8000-000000000001', 'c', 's', 'x', now(), "
+                "array_fill(0.1, ARRAY[768])::vector)",
+                {"n": number},
+            )
+            conn.execute(
+                "INSERT INTO evosense.messages_embedding (message_id, tenant_id, model, embedding) VALUES "
+                "(%s, '00000000-0000-4000-8000-000000000001', %s, array_fill(0.1, ARRAY[768])::halfvec)",
+                (number, model),
+            )
+    migrate(empty)
+    assert (
+        one(empty, "SELECT string_agg(model || position, ' ' ORDER BY message_id) FROM messages_embedding")
+        == "a0 b0 b0"
+    )
+    found = (
+        "SELECT string_agg(message_id::text, ' ') FROM semantic_search('00000000-0000-4000-8000-000000000001', "
+        "array_fill(0.1, ARRAY[768])::vector)"
+    )
+    assert one(empty, found) == "2 3"

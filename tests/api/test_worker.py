@@ -22,12 +22,14 @@ from pydantic import SecretStr
 
 from adapters import nats as ours
 from adapters.embedded import NatsServer, start_nats, start_postgres
+from adapters.embeddings import Embedders
 from adapters.event_store import RecordedEvent
 from adapters.migrations import migrate
 from adapters.nats import STREAM, Envelope
 from adapters.settings import Settings
 from adapters.vault import MasterKey
-from api.analysis import MessageWorker, Models
+from api.analysis import MessageWorker
+from api.models import Models
 from api.relay import Relay
 from api.wiring import WriteSide, write_side
 from api.worker import PatientPull, Worker, run_worker
@@ -347,7 +349,7 @@ async def test_a_restart_of_the_database_in_the_middle_parks_nothing(settings: S
         ids = receive(write, [f"Durante o reinício {number}" for number in range(20)])
         analyser = FailsOnce(slowness=0.2)
         # After the outage each message fails once; a second time would park it, and the outage must not count as one.
-        messages = MessageWorker(write, Models(analyser, HashEmbedder()), max_deliver=2, retry_delay=0.2)
+        messages = MessageWorker(write, Models(analyser, Embedders(HashEmbedder())), max_deliver=2, retry_delay=0.2)
         role = Worker(messages, settings.nats_dsn, batch=16, ack_wait=10).run
         async with jetstream(settings.nats_dsn) as js, running(relay(elsewhere)), running(role):
             await asyncio.wait_for(analyser.in_hand.wait(), 20)

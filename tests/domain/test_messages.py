@@ -124,6 +124,20 @@ def test_a_model_places_it_once() -> None:
     )
 
 
+def test_two_models_place_it_side_by_side() -> None:
+    command = EmbedMessage(at=NOW, model_name="e-1", vector=VECTOR)
+    other = fact(MessageEmbedded, EMPTY, 3, model_name="e-2", vector=VECTOR)
+    given(EMPTY, RECEIVED, EMBEDDED, other).when(command).then()
+    given(EMPTY, RECEIVED, EMBEDDED, other).when(replace(command, model_name="e-2")).then()
+
+
+def test_a_vector_that_is_no_longer_read_is_replaced_once() -> None:
+    command = EmbedMessage(at=NOW, model_name="e-1", vector=VECTOR, replaces=2)
+    anew = fact(MessageEmbedded, EMPTY, 3, model_name="e-1", vector=VECTOR)
+    given(EMPTY, RECEIVED, EMBEDDED).when(command).then(anew)
+    given(EMPTY, RECEIVED, EMBEDDED, anew).when(command).then()
+
+
 @pytest.mark.parametrize(
     ("components", "saying"),
     [

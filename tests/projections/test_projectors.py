@@ -37,7 +37,7 @@ from tests.support.world import World, repeatable, vector
 LOADING = "evosense_loading"
 TABLES = sorted(table for projection in all_projections() for table in projection.tables)
 #: What a batch may take at most: one statement for the rows of a table that are born in it, one for the others.
-MOST = {"tenancy": 2, "authn": 2, "connections": 3, "messages": 3, "experiments": 1, "billing": 0, "metrics": 5}
+MOST = {"tenancy": 2, "authn": 2, "connections": 3, "messages": 6, "experiments": 1, "billing": 0, "metrics": 5}
 
 Rows = dict[str, list[str]]
 
@@ -381,7 +381,7 @@ def test_copied_vectors_are_rounded_as_the_database_rounds_them(
     numbers = np.concatenate([numbers, -numbers])
     numbers.resize(-(-len(numbers) // DIMENSIONS) * DIMENSIONS)
     items = [row.tobytes() for row in numbers.reshape(-1, DIMENSIONS)]
-    context, types = queries("messages", schema=LOADING), ("int8", "uuid", "varchar", "halfvec")
+    context, types = queries("messages", schema=LOADING), ("int8", "uuid", "varchar", "int8", "halfvec")
     for first, bare in ((0, False), (10_000, True)):
         Inserts(context.put_search_vectors, context.load_search_vectors, types, bare=bare).insert(
             projector,
@@ -389,6 +389,7 @@ def test_copied_vectors_are_rounded_as_the_database_rounds_them(
                 "message_ids": list(range(first, first + len(items))),
                 "tenant_ids": [UUID(int=1)] * len(items),
                 "models": ["m"] * len(items),
+                "positions": [0] * len(items),
                 "embeddings": Vectors(items),
             },
         )

@@ -15,6 +15,7 @@ SQL = HERE.parent.parent / "sql"
 SIDE_TABLES = {
     "connections_companysender",
     "messages_embedding",
+    "messages_embeddingmodel",
     "metrics_emotion",
     "metrics_latency",
     "metrics_message",

@@ -225,9 +225,9 @@ def envelope(text: str, key: str, at: int, *, phone: str = "5511987650001", from
 
 
 @contextmanager
-def running_system(settings: Settings, *, embedder: Embedder | None = None) -> Iterator[System]:
+def running_system(settings: Settings, *embedders: Embedder) -> Iterator[System]:
     """The API on a free port of this machine, and the projector, until the end of the block."""
-    services = build_services(settings, embedder or OfflineEmbedder())
+    services = build_services(settings, *(embedders or (OfflineEmbedder(),)))
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     server = uvicorn.Server(

@@ -15,7 +15,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composable, Identifier
 
-from domain import authn, connections, experiments, messages, tenancy
+from domain import authn, connections, embedding_models, experiments, messages, tenancy
 from domain.event import Event
 from domain.ports import DIMENSIONS
 from tests.support.systems import tables
@@ -27,7 +27,8 @@ Tables = dict[str, list[Row]]
 Counts = Callable[[str, int, Event], bool]
 
 _KEYS: Final = {
-    "messages_embedding": ("tenant_id", "message_id"),
+    "messages_embedding": ("tenant_id", "model", "message_id"),
+    "messages_embeddingmodel": ("tenant_id",),
     "connections_companysender": ("connection_id",),
     "metrics_message": ("message_id",),
     "metrics_rollup": ("tenant_id", "author"),
@@ -76,7 +77,8 @@ class _Model:
         self._connections: dict[int, Row] = {}
         self._senders: dict[int, Row] = {}
         self._messages: dict[int, Row] = {}
-        self._embeddings: dict[int, Row] = {}
+        self._embeddings: dict[tuple[int, str], Row] = {}
+        self._models: dict[UUID, Row] = {}
         self._inferences: dict[int, Row] = {}
         self._counted: dict[int, Row] = {}
         self._latencies: list[tuple[UUID, int]] = []
@@ -100,6 +102,7 @@ class _Model:
             "experiments_inference": self._inferences.values(),
             "experiments_prompttemplate": [],
             "messages_embedding": self._embeddings.values(),
+            "messages_embeddingmodel": self._models.values(),
             "messages_message": self._messages.values(),
             "metrics_emotion": self._emotions(),
             "metrics_latency": self._latency(),
@@ -223,12 +226,30 @@ class _Model:
                 )
             case messages.MessageEmbedded() if row_id in self._messages:
                 _set(self._messages, row_id, embedding=_packed(event.vector, "f"))
-                self._embeddings[row_id] = {
+                self._embeddings[row_id, event.model_name] = {
                     "message_id": row_id,
                     "tenant_id": event.tenant_id,
                     "model": event.model_name,
                     "embedding": _packed(event.vector, "e"),
+                    "position": position,
                 }
+            case embedding_models.EmbeddingMoveBegun():
+                self._answering(position, event, event.from_model)
+            case embedding_models.EmbeddingModelAdopted():
+                self._answering(position, event, event.model_name)
+                self._embeddings = {
+                    key: row
+                    for key, row in self._embeddings.items()
+                    if row["tenant_id"] != event.tenant_id or row["model"] == event.model_name
+                }
+
+    def _answering(self, position: int, event: Event, model: str) -> None:
+        self._models[event.tenant_id] = {
+            "tenant_id": event.tenant_id,
+            "model": model,
+            "position": position,
+            "updated_at": event.at,
+        }
 
     def _experiment(self, position: int, event: Event) -> None:
         if isinstance(event, experiments.InferenceRecorded):

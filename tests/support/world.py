@@ -10,7 +10,7 @@ from uuid import UUID
 
 from adapters.event_store import Appended
 from api.wiring import WriteSide
-from domain import authn, connections, experiments, messages, tenancy
+from domain import authn, connections, embedding_models, experiments, messages, tenancy
 from domain.aggregate import Aggregate, Command
 from domain.event import Event
 from domain.ports import DIMENSIONS, EMOTIONS, TONES, Analysis
@@ -72,6 +72,7 @@ class World:
             self._log_in: 2,
             self._change_connection: 1,
             self._change_tenant: 1,
+            self._move: 1,
         }
         chosen = self._random.choices(list(kinds), list(kinds.values()), k=steps)
         return [unit for unit in (step() for step in chosen) if unit]
@@ -142,6 +143,17 @@ class World:
             at=self._now(), model_name=f"e-{self._random.randint(1, 2)}", vector=vector(self._random)
         )
         return self.carry_out(messages.message(message_id), command)
+
+    def _move(self) -> Unit:
+        tenant_id = self._random.choice(self.tenants)
+        empty = embedding_models.embedding_models(tenant_id)
+        state = self._states.get(empty.id, empty)
+        moving_to = state.moving_to if isinstance(state, embedding_models.EmbeddingModels) else None
+        if moving_to is not None and self._random.random() < 0.7:
+            return self.carry_out(empty, embedding_models.AdoptModel(at=self._now(), model_name=moving_to))
+        name = f"e-{self._random.randint(1, 2)}"
+        begin = embedding_models.BeginMove(at=self._now(), tenant_id=tenant_id, model_name=name, from_model="e-1")
+        return self.carry_out(empty, begin)
 
     def _infer(self) -> Unit:
         if not self._messages:
