@@ -2,8 +2,12 @@
 -- overlap, as when small ones were just made into a big one, the bigger one alone.
 CREATE OR REPLACE FUNCTION evosense.vector_segments_of(p_tenant_id uuid, p_model text)
 RETURNS TABLE (after_id bigint, upto_id bigint)
-LANGUAGE sql STABLE
+LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan -- planning these joins anew would take longer than the search
 AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     SELECT s.after_id, s.upto_id
     FROM evosense_ops.vector_segments s
     JOIN pg_catalog.pg_class c ON c.relname = s.index_name
@@ -21,5 +25,6 @@ AS $$
             WHERE o.tenant_id = s.tenant_id AND o.model = s.model AND o.id > s.id
                 AND o.after_id <= s.after_id AND o.upto_id >= s.upto_id
         )
-    ORDER BY s.after_id
+    ORDER BY s.after_id;
+END
 $$;
