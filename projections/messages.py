@@ -1,7 +1,6 @@
 """Messages, in the documented table `messages_message`, and their vectors where `semantic_search()` reads them."""
 
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import Any, Final, TypeGuard
 
 from psycopg import Connection
@@ -35,7 +34,7 @@ _Received = Sequence[tuple[int, MessageReceived]]
 # By the number of the stream's UUID, whose own hash is slow.
 _Analyzed = dict[int, MessageAnalyzed]
 _Embedded = dict[int, tuple[int, MessageEmbedded]]
-_Answer = tuple[int, EmbeddingModelAdopted | EmbeddingMoveBegun]
+_Decision = tuple[int, EmbeddingModelAdopted | EmbeddingMoveBegun]
 
 
 class MessagesProjection:
@@ -132,15 +131,15 @@ class MessagesProjection:
     def _choose(self, conn: Connection[Any], batch: Batch) -> None:
         """Write which model answers for a tenant, and take away what an adoption makes of no use."""
         adopted = batch.of(EmbeddingModelAdopted)
-        answers: list[_Answer] = [*adopted, *batch.of(EmbeddingMoveBegun)]
-        chosen = {event.tenant_id: (position, event) for position, event in sorted(answers, key=itemgetter(0))}
-        if chosen:
-            self._queries.choose_models(
+        decisions: list[_Decision] = [*adopted, *batch.of(EmbeddingMoveBegun)]
+        if decisions:
+            self._queries.put_models(
                 conn,
-                tenant_ids=list(chosen),
-                models=[_answering(event) for _, event in chosen.values()],
-                positions=[position for position, _ in chosen.values()],
-                ats=[event.at for _, event in chosen.values()],
+                tenant_ids=[event.tenant_id for _, event in decisions],
+                positions=[position for position, _ in decisions],
+                models=[_answering(event) for _, event in decisions],
+                adopteds=[isinstance(event, EmbeddingModelAdopted) for _, event in decisions],
+                ats=[event.at for _, event in decisions],
             )
         if adopted:
             self._queries.forget_other_models(

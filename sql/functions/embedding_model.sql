@@ -10,7 +10,11 @@ DECLARE
     chosen text;
     other text;
 BEGIN
-    SELECT c.model INTO chosen FROM evosense.messages_embeddingmodel c WHERE c.tenant_id = p_tenant_id;
+    SELECT c.model INTO chosen
+    FROM evosense.messages_embeddingmodel c
+    WHERE c.tenant_id = p_tenant_id
+    ORDER BY c.position DESC
+    LIMIT 1;
     IF chosen IS NOT NULL THEN
         RETURN chosen;
     END IF;

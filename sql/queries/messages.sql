@@ -20,11 +20,18 @@ COPY evosense.messages_message (
     embedding
 ) FROM STDIN (FORMAT binary);
 
+-- Wherever vectors are written: none that an adoption of another model, later in the log, has made of no use. An event
+-- that was parked may come after it.
+
 -- name: put_search_vectors(message_ids, tenant_ids, models, positions, embeddings)!
 INSERT INTO evosense.messages_embedding (message_id, tenant_id, model, position, embedding)
 SELECT message_id, tenant_id, model, position, embedding::halfvec(768)
 FROM unnest(:message_ids::bigint[], :tenant_ids::uuid[], :models::text[], :positions::bigint[], :embeddings::vector[])
-    AS t(message_id, tenant_id, model, position, embedding);
+    AS t(message_id, tenant_id, model, position, embedding)
+WHERE NOT EXISTS (
+    SELECT FROM evosense.messages_embeddingmodel AS a
+    WHERE a.tenant_id = t.tenant_id AND a.adopted AND a.model <> t.model AND a.position > t.position
+);
 
 -- name: load_search_vectors#
 COPY evosense.messages_embedding (message_id, tenant_id, model, position, embedding) FROM STDIN (FORMAT binary);
@@ -51,8 +58,11 @@ WITH learned AS (
 )
 INSERT INTO evosense.messages_embedding (message_id, tenant_id, model, position, embedding)
 SELECT id, tenant_id, model, position, embedding::halfvec(768)
-FROM learned
-WHERE model IS NOT NULL
+FROM learned AS l
+WHERE model IS NOT NULL AND NOT EXISTS (
+    SELECT FROM evosense.messages_embeddingmodel AS a
+    WHERE a.tenant_id = l.tenant_id AND a.adopted AND a.model <> l.model AND a.position > l.position
+)
 ON CONFLICT (tenant_id, model, message_id) DO UPDATE
 SET position = excluded.position, embedding = excluded.embedding;
 
@@ -63,18 +73,18 @@ SELECT m.id, m.tenant_id, v.model, v.position, v.embedding::halfvec(768)
 FROM unnest(:ids::bigint[], :models::text[], :positions::bigint[], :embeddings::vector[])
     AS v(id, model, position, embedding)
 JOIN evosense.messages_message AS m USING (id)
+WHERE NOT EXISTS (
+    SELECT FROM evosense.messages_embeddingmodel AS a
+    WHERE a.tenant_id = m.tenant_id AND a.adopted AND a.model <> v.model AND a.position > v.position
+)
 ON CONFLICT (tenant_id, model, message_id) DO UPDATE
 SET position = excluded.position, embedding = excluded.embedding;
 
--- name: choose_models(tenant_ids, models, positions, ats)!
--- The model that answers for each of these tenants from here on.
-INSERT INTO evosense.messages_embeddingmodel AS c (tenant_id, model, position, updated_at)
-SELECT tenant_id, model, position, at
-FROM unnest(:tenant_ids::uuid[], :models::text[], :positions::bigint[], :ats::timestamptz[])
-    AS t(tenant_id, model, position, at)
-ON CONFLICT (tenant_id) DO UPDATE
-SET model = excluded.model, position = excluded.position, updated_at = excluded.updated_at
-WHERE c.position < excluded.position;
+-- name: put_models(tenant_ids, positions, models, adopteds, ats)!
+INSERT INTO evosense.messages_embeddingmodel (tenant_id, position, model, adopted, decided_at)
+SELECT tenant_id, position, model, adopted, decided_at
+FROM unnest(:tenant_ids::uuid[], :positions::bigint[], :models::text[], :adopteds::boolean[], :ats::timestamptz[])
+    AS t(tenant_id, position, model, adopted, decided_at);
 
 -- name: forget_other_models(tenant_ids, models, positions)!
 -- With an adoption go the tenant's vectors of other models: those of before it, so that the size of batches changes

@@ -84,7 +84,7 @@ def test_an_empty_log(system: System) -> None:
 
 def test_a_changed_cell_a_missing_row_and_an_extra_one_are_told(spoilt: System) -> None:
     admin = spoilt.admin
-    two = "SELECT id FROM evosense.messages_message WHERE embedding IS NOT NULL ORDER BY id LIMIT 2"
+    two = "SELECT DISTINCT message_id FROM evosense.messages_embedding ORDER BY 1 LIMIT 2"
     message, gone = [found for (found,) in admin.execute(two)]
     tenant = spoilt.world.tenants[1]
     change = "UPDATE evosense.messages_message SET text = 'segredo', sentiment = 0.123 WHERE id = %s"

@@ -19,7 +19,7 @@ from psycopg.sql import SQL, Identifier
 from adapters.event_store import Appended
 from adapters.settings import Settings
 from api.wiring import ReadSide, WriteSide
-from domain import authn, connections, messages, tenancy
+from domain import authn, connections, embedding_models, messages, tenancy
 from domain.event import Event, event_types
 from domain.experiments import InferenceRecorded
 from domain.ports import DIMENSIONS
@@ -324,6 +324,40 @@ def test_a_message_that_is_gone_learns_nothing_and_leaves_no_vector(
         assert {row_id for (row_id,) in ids} == found, table
     totals = admin.execute("SELECT sum(messages), sum(analysed) FROM evosense.metrics_rollup").fetchone()
     assert totals == (len(others), 1)
+
+
+@pytest.mark.parametrize("late", ["both", "old", "new", "none"])
+@pytest.mark.parametrize("size", [1, 500])
+def test_an_adoption_takes_the_vectors_of_before_it_whenever_they_come(
+    admin: psycopg.Connection, projector: psycopg.Connection[DictRow], write: WriteSide, late: str, size: int
+) -> None:
+    """Those that were parked, or held back, come after it."""
+    world = World(13 + size + sum(map(ord, late)), tenants=1)
+    (tenant_id,) = world.tenants
+    born = appended(write, [*world.births(), *[world._receive() for _ in range(3)]])
+    models = embedding_models.embedding_models(tenant_id)
+    source = repeatable(13)
+
+    def embed(model: str) -> list[Recorded]:
+        streams = [one.event.originator_id for one in born if isinstance(one.event, messages.MessageReceived)]
+        command = messages.EmbedMessage(at=NOW, model_name=model, vector=vector(source))
+        return appended(write, [world.carry_out(messages.message(stream), command) for stream in streams])
+
+    begin = embedding_models.BeginMove(at=NOW, tenant_id=tenant_id, model_name="e-2", from_model="e-1")
+    adopt = embedding_models.AdoptModel(at=NOW, model_name="e-2")
+    old, begun, new = embed("e-1"), appended(write, [world.carry_out(models, begin)]), embed("e-2")
+    adopted = appended(write, [world.carry_out(models, adopt)])
+    after = embed("e-3")
+    held = [*(old if late in ("both", "old") else []), *(new if late in ("both", "new") else [])]
+    everything = [*born, *old, *begun, *new, *adopted, *after]
+    fold(projector, [one for one in everything if one not in held], size)
+    # What is retried comes one by one.
+    fold(projector, held, 1)
+    found = admin.execute("SELECT model, position FROM evosense.messages_embedding ORDER BY position").fetchall()
+    expected = [("e-2", one.position) for one in new] + [("e-3", one.position) for one in after]
+    assert found == expected
+    answering = admin.execute("SELECT evosense.embedding_model(%s)", (tenant_id,)).fetchone()
+    assert answering == ("e-2",)
 
 
 def test_an_analysis_does_not_store_the_message_s_vector_anew(

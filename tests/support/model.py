@@ -28,7 +28,7 @@ Counts = Callable[[str, int, Event], bool]
 
 _KEYS: Final = {
     "messages_embedding": ("tenant_id", "model", "message_id"),
-    "messages_embeddingmodel": ("tenant_id",),
+    "messages_embeddingmodel": ("tenant_id", "position"),
     "connections_companysender": ("connection_id",),
     "metrics_message": ("message_id",),
     "metrics_rollup": ("tenant_id", "author"),
@@ -78,7 +78,7 @@ class _Model:
         self._senders: dict[int, Row] = {}
         self._messages: dict[int, Row] = {}
         self._embeddings: dict[tuple[int, str], Row] = {}
-        self._models: dict[UUID, Row] = {}
+        self._models: dict[int, Row] = {}
         self._inferences: dict[int, Row] = {}
         self._counted: dict[int, Row] = {}
         self._latencies: list[tuple[UUID, int]] = []
@@ -234,21 +234,22 @@ class _Model:
                     "position": position,
                 }
             case embedding_models.EmbeddingMoveBegun():
-                self._answering(position, event, event.from_model)
+                self._answering(position, event, event.from_model, adopted=False)
             case embedding_models.EmbeddingModelAdopted():
-                self._answering(position, event, event.model_name)
+                self._answering(position, event, event.model_name, adopted=True)
                 self._embeddings = {
                     key: row
                     for key, row in self._embeddings.items()
                     if row["tenant_id"] != event.tenant_id or row["model"] == event.model_name
                 }
 
-    def _answering(self, position: int, event: Event, model: str) -> None:
-        self._models[event.tenant_id] = {
+    def _answering(self, position: int, event: Event, model: str, *, adopted: bool) -> None:
+        self._models[position] = {
             "tenant_id": event.tenant_id,
-            "model": model,
             "position": position,
-            "updated_at": event.at,
+            "model": model,
+            "adopted": adopted,
+            "decided_at": event.at,
         }
 
     def _experiment(self, position: int, event: Event) -> None:
