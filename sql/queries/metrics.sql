@@ -1,25 +1,30 @@
--- name: count_messages(message_ids, tenant_ids, authors, sentiments, satisfactions, emotions)!
-INSERT INTO evosense.metrics_message (message_id, tenant_id, author, sentiment, satisfaction, emotion)
-SELECT message_id, tenant_id, author, sentiment, satisfaction, emotion
+-- name: count_messages(message_ids, tenant_ids, authors, sentiments, satisfactions, emotions, hours, connection_ids, tones)!
+INSERT INTO evosense.metrics_message (
+    message_id, tenant_id, author, sentiment, satisfaction, emotion, hour, connection_id, tone
+)
+SELECT message_id, tenant_id, author, sentiment, satisfaction, emotion, hour, connection_id, tone
 FROM unnest(
     :message_ids::bigint[], :tenant_ids::uuid[], :authors::text[], :sentiments::float8[], :satisfactions::int[],
-    :emotions::text[]
-) AS t(message_id, tenant_id, author, sentiment, satisfaction, emotion);
+    :emotions::text[], :hours::int[], :connection_ids::bigint[], :tones::text[]
+) AS t(message_id, tenant_id, author, sentiment, satisfaction, emotion, hour, connection_id, tone);
 
 -- name: load_messages#
-COPY evosense.metrics_message (message_id, tenant_id, author, sentiment, satisfaction, emotion)
-FROM STDIN (FORMAT binary);
+COPY evosense.metrics_message (
+    message_id, tenant_id, author, sentiment, satisfaction, emotion, hour, connection_id, tone
+) FROM STDIN (FORMAT binary);
 
--- name: recount(message_ids, sentiments, satisfactions, emotions)
+-- name: recount(message_ids, sentiments, satisfactions, emotions, tones)
 -- Answers with what the messages counted as until now. A message that is not counted, as retention has deleted it,
 -- stays so.
 UPDATE evosense.metrics_message AS c
-SET sentiment = n.sentiment, satisfaction = n.satisfaction, emotion = n.emotion
-FROM unnest(:message_ids::bigint[], :sentiments::float8[], :satisfactions::int[], :emotions::text[])
-    AS n(message_id, sentiment, satisfaction, emotion)
+SET sentiment = n.sentiment, satisfaction = n.satisfaction, emotion = n.emotion, tone = n.tone
+FROM unnest(
+    :message_ids::bigint[], :sentiments::float8[], :satisfactions::int[], :emotions::text[], :tones::text[]
+) AS n(message_id, sentiment, satisfaction, emotion, tone)
 JOIN evosense.metrics_message AS before ON before.message_id = n.message_id
 WHERE c.message_id = n.message_id
-RETURNING before.message_id, before.tenant_id, before.author, before.sentiment, before.satisfaction, before.emotion;
+RETURNING before.message_id, before.tenant_id, before.author, before.sentiment, before.satisfaction, before.emotion,
+    before.hour, before.connection_id, before.tone;
 
 -- name: add_to_rollup(tenant_ids, authors, messages, analysed, sentiment_sums, satisfaction_sums, positives)!
 INSERT INTO evosense.metrics_rollup AS r (
@@ -63,6 +68,52 @@ SELECT tenant_id, inferences, latency_ms_sum
 FROM unnest(:tenant_ids::uuid[], :inferences::bigint[], :latency_ms_sums::bigint[])
     AS t(tenant_id, inferences, latency_ms_sum)
 ON CONFLICT (tenant_id) DO UPDATE
+SET inferences = r.inferences + excluded.inferences, latency_ms_sum = r.latency_ms_sum + excluded.latency_ms_sum;
+
+-- name: add_to_hours(tenant_ids, hours, connection_ids, authors, emotions, tones, messages, sentiments, satisfaction_sums, positives)!
+-- Sentiments in millionths. What falls to nothing leaves no row, as with emotions; only where messages leave can it.
+WITH added AS (
+    SELECT tenant_id, to_timestamp(3600.0 * hour) AS hour, connection_id, author, emotion, tone, messages,
+           sentiment * 0.000001 AS sentiment_sum, satisfaction_sum, positive
+    FROM unnest(
+        :tenant_ids::uuid[], :hours::int[], :connection_ids::bigint[], :authors::text[], :emotions::text[],
+        :tones::text[], :messages::bigint[], :sentiments::bigint[], :satisfaction_sums::bigint[], :positives::bigint[]
+    ) AS t(
+        tenant_id, hour, connection_id, author, emotion, tone, messages, sentiment, satisfaction_sum, positive
+    )
+), gone AS (
+    DELETE FROM evosense.metrics_hour AS r
+    USING added AS a
+    WHERE a.messages < 0 AND r.tenant_id = a.tenant_id AND r.hour = a.hour AND r.connection_id = a.connection_id
+      AND r.author = a.author AND r.emotion = a.emotion AND r.tone = a.tone AND r.messages + a.messages = 0
+    RETURNING r.tenant_id, r.hour, r.connection_id, r.author, r.emotion, r.tone
+)
+INSERT INTO evosense.metrics_hour AS r (
+    tenant_id, hour, connection_id, author, emotion, tone, messages, sentiment_sum, satisfaction_sum, positive
+)
+SELECT tenant_id, hour, connection_id, author, emotion, tone, messages, sentiment_sum, satisfaction_sum, positive
+FROM added AS a
+WHERE a.messages >= 0 OR NOT EXISTS (
+    SELECT FROM gone AS g
+    WHERE g.tenant_id = a.tenant_id AND g.hour = a.hour AND g.connection_id = a.connection_id
+      AND g.author = a.author AND g.emotion = a.emotion AND g.tone = a.tone
+)
+ON CONFLICT (tenant_id, hour, connection_id, author, emotion, tone) DO UPDATE
+SET messages = r.messages + excluded.messages,
+    sentiment_sum = r.sentiment_sum + excluded.sentiment_sum,
+    satisfaction_sum = r.satisfaction_sum + excluded.satisfaction_sum,
+    positive = r.positive + excluded.positive;
+
+-- name: add_to_latency_hours(tenant_ids, hours, models, shadows, buckets, inferences, latency_ms_sums)!
+INSERT INTO evosense.metrics_latency_hour AS r (
+    tenant_id, hour, model_name, is_shadow, bucket, inferences, latency_ms_sum
+)
+SELECT tenant_id, to_timestamp(3600.0 * hour), model_name, is_shadow, bucket, inferences, latency_ms_sum
+FROM unnest(
+    :tenant_ids::uuid[], :hours::int[], :models::text[], :shadows::boolean[], :buckets::smallint[],
+    :inferences::bigint[], :latency_ms_sums::bigint[]
+) AS t(tenant_id, hour, model_name, is_shadow, bucket, inferences, latency_ms_sum)
+ON CONFLICT (tenant_id, hour, model_name, is_shadow, bucket) DO UPDATE
 SET inferences = r.inferences + excluded.inferences, latency_ms_sum = r.latency_ms_sum + excluded.latency_ms_sum;
 
 -- name: tenant_metrics()^
