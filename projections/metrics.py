@@ -32,7 +32,7 @@ _Sums = tuple[int, int, int, int]
 
 
 class MetricsProjection:
-    """See `Projection`. A batch becomes at most seven statements: each adds one difference to a row of the roll-ups."""
+    """See `Projection`. A batch becomes at most eight statements: each adds one difference to a row of the roll-ups."""
 
     name = "metrics"
     tables = (
@@ -152,28 +152,29 @@ class MetricsProjection:
         changed = [(UUID(int=tenant), author, emotion, n) for (tenant, author, emotion), n in emotions.items() if n]
         if changed:
             tenant_ids, authors, names, counts = (list(column) for column in zip(*changed, strict=True))
-            self._queries.add_to_emotions(
-                conn, tenant_ids=tenant_ids, authors=authors, emotions=names, messages=counts
-            )
+            self._queries.add_to_emotions(conn, tenant_ids=tenant_ids, authors=authors, emotions=names, messages=counts)
 
     def _add_to_hours(self, conn: Connection[Any], differences: dict[_Key, _Sums]) -> None:
         changed = [(key, sums) for key, sums in differences.items() if key[1] is not None and any(sums)]
-        if not changed:
-            return
         tenants = {key[0]: UUID(int=key[0]) for key, _ in changed}
-        self._queries.add_to_hours(
-            conn,
-            tenant_ids=[tenants[key[0]] for key, _ in changed],
-            hours=[key[1] for key, _ in changed],
-            connection_ids=[key[2] for key, _ in changed],
-            authors=[key[3] for key, _ in changed],
-            emotions=[key[4] for key, _ in changed],
-            tones=[key[5] for key, _ in changed],
-            messages=[sums[0] for _, sums in changed],
-            sentiments=[sums[1] for _, sums in changed],
-            satisfaction_sums=[sums[2] for _, sums in changed],
-            positives=[sums[3] for _, sums in changed],
-        )
+        for statement, some in (
+            (self._queries.take_from_hours, [one for one in changed if one[1][0] < 0]),
+            (self._queries.add_to_hours, [one for one in changed if one[1][0] >= 0]),
+        ):
+            if some:
+                statement(
+                    conn,
+                    tenant_ids=[tenants[key[0]] for key, _ in some],
+                    hours=[key[1] for key, _ in some],
+                    connection_ids=[key[2] for key, _ in some],
+                    authors=[key[3] for key, _ in some],
+                    emotions=[key[4] for key, _ in some],
+                    tones=[key[5] for key, _ in some],
+                    messages=[sums[0] for _, sums in some],
+                    sentiments=[sums[1] for _, sums in some],
+                    satisfaction_sums=[sums[2] for _, sums in some],
+                    positives=[sums[3] for _, sums in some],
+                )
 
     def _add_to_latency(self, conn: Connection[Any], inferences: Sequence[tuple[int, InferenceRecorded]]) -> None:
         totals: dict[int, tuple[int, int]] = {}

@@ -71,20 +71,35 @@ ON CONFLICT (tenant_id) DO UPDATE
 SET inferences = r.inferences + excluded.inferences, latency_ms_sum = r.latency_ms_sum + excluded.latency_ms_sum;
 
 -- name: add_to_hours(tenant_ids, hours, connection_ids, authors, emotions, tones, messages, sentiments, satisfaction_sums, positives)!
--- Sentiments in millionths. What falls to nothing leaves no row, as with emotions; only where messages leave can it.
+-- Where no message leaves a row, which then needs no looking at. Sentiments in millionths.
+INSERT INTO evosense.metrics_hour AS r (
+    tenant_id, hour, connection_id, author, emotion, tone, messages, sentiment_sum, satisfaction_sum, positive
+)
+SELECT tenant_id, to_timestamp(3600.0 * hour), connection_id, author, emotion, tone, messages,
+       sentiment * 0.000001, satisfaction_sum, positive
+FROM unnest(
+    :tenant_ids::uuid[], :hours::int[], :connection_ids::bigint[], :authors::text[], :emotions::text[],
+    :tones::text[], :messages::bigint[], :sentiments::bigint[], :satisfaction_sums::bigint[], :positives::bigint[]
+) AS t(tenant_id, hour, connection_id, author, emotion, tone, messages, sentiment, satisfaction_sum, positive)
+ON CONFLICT (tenant_id, hour, connection_id, author, emotion, tone) DO UPDATE
+SET messages = r.messages + excluded.messages,
+    sentiment_sum = r.sentiment_sum + excluded.sentiment_sum,
+    satisfaction_sum = r.satisfaction_sum + excluded.satisfaction_sum,
+    positive = r.positive + excluded.positive;
+
+-- name: take_from_hours(tenant_ids, hours, connection_ids, authors, emotions, tones, messages, sentiments, satisfaction_sums, positives)!
+-- Where messages leave. What falls to nothing leaves no row, as with emotions.
 WITH added AS (
     SELECT tenant_id, to_timestamp(3600.0 * hour) AS hour, connection_id, author, emotion, tone, messages,
            sentiment * 0.000001 AS sentiment_sum, satisfaction_sum, positive
     FROM unnest(
         :tenant_ids::uuid[], :hours::int[], :connection_ids::bigint[], :authors::text[], :emotions::text[],
         :tones::text[], :messages::bigint[], :sentiments::bigint[], :satisfaction_sums::bigint[], :positives::bigint[]
-    ) AS t(
-        tenant_id, hour, connection_id, author, emotion, tone, messages, sentiment, satisfaction_sum, positive
-    )
+    ) AS t(tenant_id, hour, connection_id, author, emotion, tone, messages, sentiment, satisfaction_sum, positive)
 ), gone AS (
     DELETE FROM evosense.metrics_hour AS r
     USING added AS a
-    WHERE a.messages < 0 AND r.tenant_id = a.tenant_id AND r.hour = a.hour AND r.connection_id = a.connection_id
+    WHERE r.tenant_id = a.tenant_id AND r.hour = a.hour AND r.connection_id = a.connection_id
       AND r.author = a.author AND r.emotion = a.emotion AND r.tone = a.tone AND r.messages + a.messages = 0
     RETURNING r.tenant_id, r.hour, r.connection_id, r.author, r.emotion, r.tone
 )
@@ -93,7 +108,7 @@ INSERT INTO evosense.metrics_hour AS r (
 )
 SELECT tenant_id, hour, connection_id, author, emotion, tone, messages, sentiment_sum, satisfaction_sum, positive
 FROM added AS a
-WHERE a.messages >= 0 OR NOT EXISTS (
+WHERE NOT EXISTS (
     SELECT FROM gone AS g
     WHERE g.tenant_id = a.tenant_id AND g.hour = a.hour AND g.connection_id = a.connection_id
       AND g.author = a.author AND g.emotion = a.emotion AND g.tone = a.tone

@@ -16,7 +16,9 @@ SIDE_TABLES = {
     "connections_companysender",
     "messages_embedding",
     "metrics_emotion",
+    "metrics_hour",
     "metrics_latency",
+    "metrics_latency_hour",
     "metrics_message",
     "metrics_rollup",
 }
