@@ -143,3 +143,60 @@ ORDER BY author DESC;
 
 -- name: emotions()
 SELECT author, emotion, messages FROM evosense.metrics_emotion WHERE messages > 0 ORDER BY messages DESC, author, emotion;
+
+-- name: local_days(tz, since, until)
+-- Where days begin in a time zone: those that the period touches, as many before them, and where the last one ends.
+WITH span AS (
+    SELECT date_trunc('day', :since::timestamptz AT TIME ZONE :tz::text) AS first,
+           :until::timestamptz AT TIME ZONE :tz::text AS last
+), counted AS (
+    SELECT first, ceil(extract(epoch FROM last - first) / 86400)::int AS days FROM span
+)
+SELECT (first + make_interval(days => n))::date AS day,
+       (first + make_interval(days => n)) AT TIME ZONE :tz::text AS start
+FROM counted, generate_series(-days, days) AS n
+ORDER BY n;
+
+-- name: series(bounds, since, until, by)
+-- Bucket 0 is what lies before the first bound: the previous period.
+SELECT
+    width_bucket(hour, :bounds::timestamptz[]) AS bucket,
+    CASE :by::text
+        WHEN 'connection' THEN connection_id::text
+        WHEN 'emotion' THEN emotion
+        WHEN 'tone' THEN tone
+        WHEN 'author' THEN author
+    END AS key,
+    sum(messages)::bigint AS messages,
+    coalesce(sum(messages) FILTER (WHERE emotion <> ''), 0)::bigint AS analysed,
+    sum(sentiment_sum) AS sentiment_sum,
+    sum(satisfaction_sum)::bigint AS satisfaction_sum,
+    sum(positive)::bigint AS positive
+FROM evosense.metrics_hour
+WHERE hour >= :since AND hour < :until
+GROUP BY 1, 2
+ORDER BY 1, 2;
+
+-- name: chats(since, until, sort, most)
+-- Reads the period's messages by idx_message_tenant_created.
+SELECT
+    chat_id,
+    count(*) AS messages,
+    count(sentiment) AS analysed,
+    avg(sentiment) AS avg_sentiment,
+    avg(satisfaction)::float8 AS avg_satisfaction,
+    (100.0 * count(*) FILTER (WHERE sentiment > 0.1) / nullif(count(sentiment), 0))::float8 AS positive_pct,
+    max(created_at) AS last_message_at
+FROM evosense.messages_message
+WHERE created_at >= :since AND created_at < :until
+GROUP BY chat_id
+ORDER BY CASE WHEN :sort::text = 'sentiment' THEN avg(sentiment) END NULLS LAST, count(*) DESC, chat_id
+LIMIT :most;
+
+-- name: latency(before, since, until)
+SELECT model_name, is_shadow, hour < :since AS previous, bucket, sum(inferences)::bigint AS inferences,
+       sum(latency_ms_sum)::bigint AS latency_ms_sum
+FROM evosense.metrics_latency_hour
+WHERE hour >= :before AND hour < :until
+GROUP BY model_name, is_shadow, hour < :since, bucket
+ORDER BY model_name, is_shadow, previous, bucket;

@@ -54,7 +54,8 @@ INSERT INTO metrics_message VALUES ({n}, '{t}', 'customer', 0.5, 80, 'alegria');
 INSERT INTO metrics_rollup VALUES ('{t}', 'customer', 1, 1, 0.5, 80, 1);
 INSERT INTO metrics_emotion VALUES ('{t}', 'customer', 'alegria', 1);
 INSERT INTO metrics_latency VALUES ('{t}', 1, 10);
-INSERT INTO metrics_hour VALUES ('{t}', date_trunc('hour', now()), {n}, 'customer', 'alegria', 'cordial', 1, 0.5, 80, 1);
+INSERT INTO metrics_hour
+    VALUES ('{t}', date_trunc('hour', now()), {n}, 'customer', 'alegria', 'cordial', 1, 0.5, 80, 1);
 INSERT INTO metrics_latency_hour VALUES ('{t}', date_trunc('hour', now()), 'm', false, 10, 1, 10);
 """
 

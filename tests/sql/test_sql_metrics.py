@@ -56,9 +56,7 @@ TOTALS = {
     "metrics_latency_hour": "SELECT * FROM metrics_latency_hour ORDER BY 1, 2, 3, 4, 5",
     "metrics_message": "SELECT message_id FROM metrics_message ORDER BY 1",
 }
-CLEAR = (
-    "TRUNCATE metrics_message, metrics_rollup, metrics_emotion, metrics_latency, metrics_hour, metrics_latency_hour"
-)
+CLEAR = "TRUNCATE metrics_message, metrics_rollup, metrics_emotion, metrics_latency, metrics_hour, metrics_latency_hour"
 
 Admin = psycopg.Connection[dict[str, Any]]
 
