@@ -63,7 +63,7 @@ def check(conn: psycopg.Connection) -> None:
                 assert figure is None or float(figure) == pytest.approx(float(expected), abs=1e-12)
 
 
-@examples(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 2**32),
     tenants=st.integers(1, 3),
