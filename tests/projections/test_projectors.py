@@ -284,8 +284,8 @@ def _writes(conn: psycopg.Connection[DictRow], schema: str, table: str) -> tuple
     """Inserts and updates of the running transaction, and how many rows are of its making."""
     counted = conn.execute(
         "SELECT sum(n_tup_ins)::int AS inserts, sum(n_tup_upd)::int AS updates FROM pg_stat_xact_user_tables "
-        "WHERE schemaname = %s AND (relname = %s OR relname LIKE %s)",
-        (schema, table, f"{table}\\_%"),
+        "WHERE schemaname = %s AND relname ~ %s",
+        (schema, f"^{table}(_[a-z]*[0-9]+)?$"),
     ).fetchone()
     mine = SQL("SELECT count(*) AS n FROM {} WHERE xmin = pg_current_xact_id()::xid").format(Identifier(schema, table))
     rows = conn.execute(mine).fetchone()
