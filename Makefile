@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up down status test check format unit bench bench-append bench-projections bench-search soak lock clean
+.PHONY: help venv demo up down status test check format unit bench bench-append bench-projections bench-search bench-metrics soak lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ bench-append: $(READY) ## Measure appends beside the library, INSERT and COPY
 
 bench-projections: $(READY) ## Measure rebuilds and live projection beside COPY and the library
 	@$(BIN)/python -m benchmarks.projections
+
+bench-metrics: $(READY) ## Measure the metrics beside the documented view, and what keeping them costs
+	@$(BIN)/python -m benchmarks.metrics
 
 bench-search: $(READY) ## Measure the searches beside the documented design (some ten minutes; --vectors 20000 is quick)
 	@$(BIN)/python -m benchmarks.search

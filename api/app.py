@@ -16,7 +16,7 @@ from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 from litestar.openapi.spec import Components, SecurityRequirement, SecurityScheme
 from litestar.response import File, Redirect
 
-from api import authn, connections, health, history_http, messages, metrics, search, tenancy, webhooks
+from api import authn, connections, health, history_http, messages, metric_series, metrics, search, tenancy, webhooks
 from api.idempotency import provide_key
 from api.openapi import with_errors
 from api.problems import HANDLERS, ProblemError
@@ -74,7 +74,12 @@ def create_app(services: Services) -> Litestar:
             Router("/", route_handlers=with_errors(messages.HANDLERS), tags=["messages"], security=bearer),
             Router("/", route_handlers=with_errors(search.HANDLERS), tags=["search"], security=bearer),
             Router("/", route_handlers=with_errors(history_http.HANDLERS), tags=["history"], security=bearer),
-            Router("/", route_handlers=with_errors(metrics.HANDLERS), tags=["metrics"], security=bearer),
+            Router(
+                "/",
+                route_handlers=with_errors([*metrics.HANDLERS, *metric_series.HANDLERS]),
+                tags=["metrics"],
+                security=bearer,
+            ),
         ],
     )
     return Litestar(

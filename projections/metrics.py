@@ -1,4 +1,4 @@
-"""The roll-ups behind `tenant_metrics`: kept by adding differences, so that their cost does not grow with history."""
+"""The roll-ups behind the metrics: kept by adding differences, so that their cost does not grow with history."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -6,7 +6,6 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-import msgspec
 from psycopg import Connection
 
 from domain.event import Event
@@ -14,43 +13,36 @@ from domain.experiments import InferenceRecorded
 from domain.messages import MessageAnalyzed, MessageReceived
 from projections.batch import Batch
 from projections.copying import Inserts
+from projections.latency import bucket_of
 from sql import LIVE, queries
 
 #: `positive_pct` counts messages above this sentiment (documented).
 _POSITIVE: Final = 0.1
-_COUNTED_TYPES: Final = ("int8", "uuid", "varchar", "float8", "int4", "varchar")
+_COUNTED_TYPES: Final = ("int8", "uuid", "varchar", "float8", "int4", "varchar", "int4", "int8", "varchar")
+#: Sentiments are summed in these, whole: a sum of floats would depend on the order of its parts, and so on the size of
+#: the batches. `domain.messages.checked` rounds to six places.
+_MILLION: Final = 1_000_000
 
-
-class _Sums(msgspec.Struct):
-    """What a batch adds to the totals of one tenant and author."""
-
-    messages: int = 0
-    analysed: int = 0
-    # Decimal: a sum of floats would depend on the order of its parts, and so on the size of the batches. Six places
-    # from the start (`domain.messages.checked` rounds to them): numeric remembers how many places its parts had.
-    sentiment: Decimal = Decimal("0.000000")
-    satisfaction: int = 0
-    positive: int = 0
-    emotions: dict[str, int] = {}
-
-    def add(self, sentiment: float, satisfaction: int, emotion: str, sign: int) -> None:
-        """Add (sign 1) or take away (sign -1) what an analysed message contributes."""
-        self.analysed += sign
-        self.sentiment += sign * Decimal(repr(sentiment))
-        self.satisfaction += sign * satisfaction
-        self.positive += sign * (sentiment > _POSITIVE)
-        self.emotions[emotion] = self.emotions.get(emotion, 0) + sign
-
-
-# By tenant and author; tenants, and streams below, by the number of their UUID, whose own hash is slow.
-_Groups = defaultdict[tuple[int, str], _Sums]
+#: What a message counts as: tenant, hour, connection, author, emotion and tone ('' where it waits for its analysis).
+#: Tenants by the number of their UUID, whose own hash is slow; hours since 1970, None where a row from before
+#: `metrics_hour` has none.
+_Key = tuple[int, int | None, int | None, str, str, str]
+#: Messages, sentiment in millionths, satisfaction, positive ones: what a batch adds.
+_Sums = tuple[int, int, int, int]
 
 
 class MetricsProjection:
-    """See `Projection`. A batch becomes at most five statements: each adds one difference to a row of the roll-ups."""
+    """See `Projection`. A batch becomes at most eight statements: each adds one difference to a row of the roll-ups."""
 
     name = "metrics"
-    tables = ("metrics_message", "metrics_rollup", "metrics_emotion", "metrics_latency")
+    tables = (
+        "metrics_message",
+        "metrics_rollup",
+        "metrics_emotion",
+        "metrics_latency",
+        "metrics_hour",
+        "metrics_latency_hour",
+    )
     events: tuple[type[Event], ...] = (MessageReceived, MessageAnalyzed, InferenceRecorded)
 
     def __init__(self, schema: str = LIVE, *, bare: bool = False) -> None:
@@ -59,16 +51,17 @@ class MetricsProjection:
 
     def project(self, conn: Connection[Any], batch: Batch) -> None:
         """See `Projection.project`."""
-        groups: _Groups = defaultdict(_Sums)
+        differences: dict[_Key, _Sums] = {}
         received = batch.of(MessageReceived)
         analyzed = {event.originator_id.int: event for _, event in batch.of(MessageAnalyzed)}
         if received:
-            self._count(conn, received, analyzed, groups)
+            self._count(conn, batch, received, analyzed, differences)
         if analyzed:
             row_ids = batch.row_ids(conn, [event.originator_id for event in analyzed.values()])
-            self._recount(conn, dict(zip(row_ids, analyzed.values(), strict=True)), groups)
-        if groups:
-            self._add_to_totals(conn, groups)
+            self._recount(conn, dict(zip(row_ids, analyzed.values(), strict=True)), differences)
+        if differences:
+            self._add_to_totals(conn, differences)
+            self._add_to_hours(conn, differences)
         inferences = batch.of(InferenceRecorded)
         if inferences:
             self._add_to_latency(conn, inferences)
@@ -76,32 +69,42 @@ class MetricsProjection:
     def _count(
         self,
         conn: Connection[Any],
+        batch: Batch,
         received: Sequence[tuple[int, MessageReceived]],
         analyzed: dict[int, MessageAnalyzed],
-        groups: _Groups,
+        differences: dict[_Key, _Sums],
     ) -> None:
         """Count the new messages, analysed where the batch has that as well; takes those out of `analyzed`."""
         analyses = [analyzed.pop(event.originator_id.int, None) for _, event in received]
-        tenant_ids = [event.tenant_id for _, event in received]
         authors = ["company" if event.from_me else "customer" for _, event in received]
+        hours = [_hour(event.sent_at.timestamp()) for _, event in received]
+        connections = batch.row_ids(conn, [event.connection_id for _, event in received])
         self._counted.insert(
             conn,
             {
                 "message_ids": [position for position, _ in received],
-                "tenant_ids": tenant_ids,
+                "tenant_ids": [event.tenant_id for _, event in received],
                 "authors": authors,
                 "sentiments": [event and event.sentiment for event in analyses],
                 "satisfactions": [event and event.satisfaction for event in analyses],
                 "emotions": [event and event.emotion for event in analyses],
+                "hours": hours,
+                "connection_ids": connections,
+                "tones": [event and event.tone for event in analyses],
             },
         )
-        for tenant_id, author, event in zip(tenant_ids, authors, analyses, strict=True):
-            sums = groups[tenant_id.int, author]
-            sums.messages += 1
-            if event is not None:
-                sums.add(event.sentiment, event.satisfaction, event.emotion, 1)
+        for (_, message), author, hour, connection, event in zip(
+            received, authors, hours, connections, analyses, strict=True
+        ):
+            place = message.tenant_id.int, hour, connection, author
+            if event is None:
+                _add(differences, (*place, "", ""), 1)
+            else:
+                _add(differences, (*place, event.emotion, event.tone), 1, event.sentiment, event.satisfaction)
 
-    def _recount(self, conn: Connection[Any], analyzed: dict[int, MessageAnalyzed], groups: _Groups) -> None:
+    def _recount(
+        self, conn: Connection[Any], analyzed: dict[int, MessageAnalyzed], differences: dict[_Key, _Sums]
+    ) -> None:
         """Count earlier messages anew: what they were counted as goes, what they are now comes."""
         before = self._queries.recount(
             conn,
@@ -109,43 +112,115 @@ class MetricsProjection:
             sentiments=[event.sentiment for event in analyzed.values()],
             satisfactions=[event.satisfaction for event in analyzed.values()],
             emotions=[event.emotion for event in analyzed.values()],
+            tones=[event.tone for event in analyzed.values()],
         )
         for row in before:
-            sums, event = groups[row["tenant_id"].int, row["author"]], analyzed[row["message_id"]]
-            if row["emotion"] is not None:
-                sums.add(row["sentiment"], row["satisfaction"], row["emotion"], -1)
-            sums.add(event.sentiment, event.satisfaction, event.emotion, 1)
+            event = analyzed[row["message_id"]]
+            place = row["tenant_id"].int, row["hour"], row["connection_id"], row["author"]
+            if row["emotion"] is None:
+                _add(differences, (*place, "", ""), -1)
+            else:
+                was = *place, row["emotion"], row["tone"] or ""
+                _add(differences, was, -1, row["sentiment"], row["satisfaction"])
+            _add(differences, (*place, event.emotion, event.tone), 1, event.sentiment, event.satisfaction)
 
-    def _add_to_totals(self, conn: Connection[Any], groups: _Groups) -> None:
+    def _add_to_totals(self, conn: Connection[Any], differences: dict[_Key, _Sums]) -> None:
+        totals: dict[tuple[int, str], tuple[int, int, int, int, int]] = {}
+        emotions: defaultdict[tuple[int, str, str], int] = defaultdict(int)
+        for (tenant, _, _, author, emotion, _), (messages, sentiment, satisfaction, positive) in differences.items():
+            analysed = messages if emotion else 0
+            was = totals.get((tenant, author), (0, 0, 0, 0, 0))
+            totals[tenant, author] = (
+                was[0] + messages,
+                was[1] + analysed,
+                was[2] + sentiment,
+                was[3] + satisfaction,
+                was[4] + positive,
+            )
+            if analysed:
+                emotions[tenant, author, emotion] += analysed
         self._queries.add_to_rollup(
             conn,
-            tenant_ids=[UUID(int=tenant) for tenant, _ in groups],
-            authors=[author for _, author in groups],
-            messages=[sums.messages for sums in groups.values()],
-            analysed=[sums.analysed for sums in groups.values()],
-            sentiment_sums=[sums.sentiment for sums in groups.values()],
-            satisfaction_sums=[sums.satisfaction for sums in groups.values()],
-            positives=[sums.positive for sums in groups.values()],
+            tenant_ids=[UUID(int=tenant) for tenant, _ in totals],
+            authors=[author for _, author in totals],
+            messages=[sums[0] for sums in totals.values()],
+            analysed=[sums[1] for sums in totals.values()],
+            sentiment_sums=[Decimal(sums[2]).scaleb(-6) for sums in totals.values()],
+            satisfaction_sums=[sums[3] for sums in totals.values()],
+            positives=[sums[4] for sums in totals.values()],
         )
-        changed = [
-            (UUID(int=tenant), author, emotion, count)
-            for (tenant, author), sums in groups.items()
-            for emotion, count in sums.emotions.items()
-            if count
-        ]
+        changed = [(UUID(int=tenant), author, emotion, n) for (tenant, author, emotion), n in emotions.items() if n]
         if changed:
-            tenant_ids, authors, emotions, counts = (list(column) for column in zip(*changed, strict=True))
-            self._queries.add_to_emotions(
-                conn, tenant_ids=tenant_ids, authors=authors, emotions=emotions, messages=counts
-            )
+            tenant_ids, authors, names, counts = (list(column) for column in zip(*changed, strict=True))
+            self._queries.add_to_emotions(conn, tenant_ids=tenant_ids, authors=authors, emotions=names, messages=counts)
+
+    def _add_to_hours(self, conn: Connection[Any], differences: dict[_Key, _Sums]) -> None:
+        changed = [(key, sums) for key, sums in differences.items() if key[1] is not None and any(sums)]
+        tenants = {key[0]: UUID(int=key[0]) for key, _ in changed}
+        for statement, some in (
+            (self._queries.take_from_hours, [one for one in changed if one[1][0] < 0]),
+            (self._queries.add_to_hours, [one for one in changed if one[1][0] >= 0]),
+        ):
+            if some:
+                statement(
+                    conn,
+                    tenant_ids=[tenants[key[0]] for key, _ in some],
+                    hours=[key[1] for key, _ in some],
+                    connection_ids=[key[2] for key, _ in some],
+                    authors=[key[3] for key, _ in some],
+                    emotions=[key[4] for key, _ in some],
+                    tones=[key[5] for key, _ in some],
+                    messages=[sums[0] for _, sums in some],
+                    sentiments=[sums[1] for _, sums in some],
+                    satisfaction_sums=[sums[2] for _, sums in some],
+                    positives=[sums[3] for _, sums in some],
+                )
 
     def _add_to_latency(self, conn: Connection[Any], inferences: Sequence[tuple[int, InferenceRecorded]]) -> None:
-        latencies: defaultdict[int, list[int]] = defaultdict(list)
+        totals: dict[int, tuple[int, int]] = {}
+        hours: dict[tuple[int, int, str, bool, int], tuple[int, int]] = {}
         for _, event in inferences:
-            latencies[event.tenant_id.int].append(event.latency_ms)
+            tenant, latency = event.tenant_id.int, event.latency_ms
+            number, total = totals.get(tenant, (0, 0))
+            totals[tenant] = number + 1, total + latency
+            key = tenant, _hour(event.at.timestamp()), event.model_name, event.is_shadow, bucket_of(latency)
+            number, total = hours.get(key, (0, 0))
+            hours[key] = number + 1, total + latency
+        tenants = {tenant: UUID(int=tenant) for tenant in totals}
         self._queries.add_to_latency(
             conn,
-            tenant_ids=[UUID(int=tenant) for tenant in latencies],
-            inferences=[len(of_tenant) for of_tenant in latencies.values()],
-            latency_ms_sums=[sum(of_tenant) for of_tenant in latencies.values()],
+            tenant_ids=list(tenants.values()),
+            inferences=[number for number, _ in totals.values()],
+            latency_ms_sums=[total for _, total in totals.values()],
         )
+        self._queries.add_to_latency_hours(
+            conn,
+            tenant_ids=[tenants[key[0]] for key in hours],
+            hours=[key[1] for key in hours],
+            models=[key[2] for key in hours],
+            shadows=[key[3] for key in hours],
+            buckets=[key[4] for key in hours],
+            inferences=[number for number, _ in hours.values()],
+            latency_ms_sums=[total for _, total in hours.values()],
+        )
+
+
+def _add(
+    differences: dict[_Key, _Sums], key: _Key, sign: int, sentiment: float | None = None, satisfaction: int = 0
+) -> None:
+    """Add (sign 1) or take away (sign -1) one message, analysed where it has a sentiment."""
+    messages, sentiments, satisfactions, positive = differences.get(key, (0, 0, 0, 0))
+    if sentiment is None:
+        differences[key] = messages + sign, sentiments, satisfactions, positive
+    else:
+        differences[key] = (
+            messages + sign,
+            sentiments + sign * round(sentiment * _MILLION),
+            satisfactions + sign * satisfaction,
+            positive + sign * (sentiment > _POSITIVE),
+        )
+
+
+def _hour(seconds: float) -> int:
+    """The whole hours before a moment, in UTC since 1970."""
+    return int(seconds // 3600)

@@ -19,8 +19,11 @@ GRANT SELECT ON
     evosense.metrics_rollup,
     evosense.metrics_emotion,
     evosense.metrics_latency,
+    evosense.metrics_hour,
+    evosense.metrics_latency_hour,
     evosense.tenant_metrics,
-    evosense.tenant_metrics_by_author
+    evosense.tenant_metrics_by_author,
+    evosense.tenant_metrics_by_day
 TO evosense_app;
 -- search_words() and what else text_search() calls is its owner's.
 GRANT EXECUTE ON FUNCTION

@@ -19,7 +19,9 @@ GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON
     evosense.metrics_message,
     evosense.metrics_rollup,
     evosense.metrics_emotion,
-    evosense.metrics_latency
+    evosense.metrics_latency,
+    evosense.metrics_hour,
+    evosense.metrics_latency_hour
 TO evosense_projector;
 GRANT SELECT, INSERT, UPDATE, DELETE ON
     evosense_ops.projection_checkpoints,
@@ -30,6 +32,8 @@ TO evosense_projector;
 GRANT SELECT, INSERT, DELETE ON evosense_ops.skipped_events TO evosense_projector;
 -- `evosense reembed` shows which model answers for whom.
 GRANT EXECUTE ON FUNCTION evosense.embedding_model(uuid) TO evosense_projector;
+-- Who deletes an inference takes it out of its bucket.
+GRANT EXECUTE ON FUNCTION evosense.latency_bucket(integer) TO evosense_projector;
 -- Who writes a message writes idx_message_words.
 GRANT EXECUTE ON FUNCTION evosense.search_form(text), evosense.search_words(text) TO evosense_projector;
 -- The owner's functions that build and swap read models. The steps within them (build_table and others) are nobody's.

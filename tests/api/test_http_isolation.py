@@ -127,6 +127,9 @@ def test_no_list_shows_anything_of_the_others(system: System, mine: Side, theirs
         ("/search", {"q": "senha OR mensagem", "connection_id": theirs.connection, "threshold": -1}),
         (f"/messages/{mine.message}/similar", {"threshold": -1, "limit": 100}),
         ("/metrics", {}),
+        ("/metrics/series", {"by": "connection", "since": "2025-10-01T00:00:00Z", "until": "2025-11-01T00:00:00Z"}),
+        ("/metrics/chats", {"since": "2025-10-01T00:00:00Z", "until": "2025-11-01T00:00:00Z"}),
+        ("/metrics/latency", {}),
         # Waiting for what the other did shows no more than that something happened somewhere.
         ("/messages", {"wait_for": theirs.position}),
     ]

@@ -22,11 +22,13 @@ from adapters.settings import Settings
 from api.wiring import ReadSide, WriteSide, read_side, write_side
 from projections import engine as engine_module
 from projections.engine import Engine
+from projections.metrics import MetricsProjection
 from projections.tenancy import TenancyProjection
 from tests.support.systems import (
     administrator,
     contents,
     drain,
+    empty,
     forget_read_models,
     fresh_system,
     parked,
@@ -158,8 +160,7 @@ def test_a_projection_that_fell_behind_draws_level(system: System) -> None:
     drain(system.read.engine)
     expected = contents(system.admin)
     # As when a projection is new: its tables are empty and it has no checkpoint.
-    system.admin.execute("TRUNCATE evosense.metrics_message, evosense.metrics_rollup, evosense.metrics_emotion")
-    system.admin.execute("TRUNCATE evosense.metrics_latency")
+    empty(system.admin, MetricsProjection.tables)
     system.admin.execute("DELETE FROM evosense_ops.projection_checkpoints WHERE projection = 'metrics'")
     drain(system.read.engine)
     assert contents(system.admin) == expected

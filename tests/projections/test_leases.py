@@ -17,9 +17,10 @@ from adapters.embedded import PostgresServer
 from projections import engine as engine_module
 from projections.engine import Engine
 from projections.leases import LEASE_S
+from projections.metrics import MetricsProjection
 from tests.support.engine_process import engine_of
 from tests.support.projectors import Process, System, a_system, processes, running
-from tests.support.systems import administrator, contents, drain, parked, positions, wait_for
+from tests.support.systems import administrator, contents, drain, empty, parked, positions, wait_for
 
 #: A dead or frozen holder is followed within so many seconds.
 FOLLOWED_S = 10.0
@@ -232,11 +233,10 @@ def test_a_new_projection_is_taken_up_by_a_later_holder(system: System) -> None:
     for _ in range(3):
         drain(engine_of(system.read))
     expected = contents(system.admin)
-    tables = "metrics_message, evosense.metrics_rollup, evosense.metrics_emotion, evosense.metrics_latency"
     engine = engine_of(system.read, batch=7)
     engine.run_once()
     # Under an engine that holds the shard already.
-    system.admin.execute(f"TRUNCATE evosense.{tables}".encode())
+    empty(system.admin, MetricsProjection.tables)
     system.admin.execute("DELETE FROM evosense_ops.projection_checkpoints WHERE projection = 'metrics'")
     with running(engine):
         wait_for(lambda: contents(system.admin) == expected, "the new one draws level")

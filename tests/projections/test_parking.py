@@ -14,13 +14,14 @@ from domain.messages import EmbedMessage, message
 from projections import engine as engine_module
 from projections.catalog import all_projections
 from projections.engine import Engine
+from projections.metrics import MetricsProjection
 from projections.parking import HELD_BACK, ParkedEvents, Retried
 from projections.rebuild import rebuild
 from projections.tenancy import TenancyProjection
 from tests.support.engine_process import engine_of
 from tests.support.projectors import System, a_system, running
 from tests.support.spec import NOW
-from tests.support.systems import contents, drain, forget_read_models, parked, wait_for
+from tests.support.systems import contents, drain, empty, forget_read_models, parked, wait_for
 from tests.support.world import repeatable, tampered, vector
 
 DAMAGED = "its sealed part does not fit its key"
@@ -150,9 +151,7 @@ def test_what_some_projections_could_not_take_is_retried_for_those_alone(system:
     system.project()
     position = changed_message(system)
     # As when a projection is new: it comes to the event long after the others.
-    system.admin.execute(
-        "TRUNCATE evosense.metrics_message, evosense.metrics_rollup, evosense.metrics_emotion, evosense.metrics_latency"
-    )
+    empty(system.admin, MetricsProjection.tables)
     system.admin.execute("DELETE FROM evosense_ops.projection_checkpoints WHERE projection = 'metrics'")
     forbid(system, "metrics_message", "message_id", position)
     system.project()

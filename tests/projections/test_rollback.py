@@ -11,6 +11,7 @@ from api.wiring import read_side
 from projections import build as build_module
 from projections.builds import BuildError
 from projections.faults import PoisonEvent
+from projections.metrics import MetricsProjection
 from projections.rebuild import RebuildReport, forget_kept, rollback
 from projections.sharding import lay_out
 from tests.support.rebuilding import (
@@ -172,9 +173,7 @@ def test_parts_that_were_kept_one_after_the_other(shared: System) -> None:
     shared.rebuild(["tenancy"], keep=True)
     shared.rebuild(["metrics"], keep=True)
     assert len(shared.builds()) == 2
-    assert set(rolled_back(shared).rows) == {
-        "metrics_message", "metrics_rollup", "metrics_emotion", "metrics_latency"
-    }  # fmt: skip
+    assert set(rolled_back(shared).rows) == set(MetricsProjection.tables)
     assert rolled_back(shared).rows.keys() == {"tenancy_tenant"}
     assert marks(shared) == {"enterprise"}
     mark(shared, "pro")

@@ -9,9 +9,10 @@ from psycopg.sql import SQL, Identifier
 
 from adapters.event_store import Role
 from adapters.settings import Settings
+from projections.metrics import MetricsProjection
 from tests.support.builds import Builds, ready, session
 
-METRICS = ("metrics_message", "metrics_rollup", "metrics_emotion", "metrics_latency")
+METRICS = MetricsProjection.tables
 #: Every function that takes the name of a build, with the arguments after it.
 ON_A_BUILD: dict[str, tuple[object, ...]] = {
     "build_begin": (False,),

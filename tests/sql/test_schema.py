@@ -17,7 +17,9 @@ SIDE_TABLES = {
     "messages_embedding",
     "messages_embeddingmodel",
     "metrics_emotion",
+    "metrics_hour",
     "metrics_latency",
+    "metrics_latency_hour",
     "metrics_message",
     "metrics_rollup",
 }

@@ -12,6 +12,7 @@ from adapters.migrations import migrate
 
 A, B = uuid.UUID(int=0xA), uuid.UUID(int=0xB)
 
+VIEWS = ("tenant_metrics_by_author", "tenant_metrics_by_day")
 #: Tables that hold a row of each tenant in these tests: all but the one without a tenant.
 WALLED = (
     "tenancy_tenant",
@@ -29,7 +30,9 @@ WALLED = (
     "metrics_rollup",
     "metrics_emotion",
     "metrics_latency",
-    "tenant_metrics_by_author",
+    "metrics_hour",
+    "metrics_latency_hour",
+    *VIEWS,
 )
 
 ROWS = """
@@ -53,6 +56,9 @@ INSERT INTO metrics_message VALUES ({n}, '{t}', 'customer', 0.5, 80, 'alegria');
 INSERT INTO metrics_rollup VALUES ('{t}', 'customer', 1, 1, 0.5, 80, 1);
 INSERT INTO metrics_emotion VALUES ('{t}', 'customer', 'alegria', 1);
 INSERT INTO metrics_latency VALUES ('{t}', 1, 10);
+INSERT INTO metrics_hour
+    VALUES ('{t}', date_trunc('hour', now()), {n}, 'customer', 'alegria', 'cordial', 1, 0.5, 80, 1);
+INSERT INTO metrics_latency_hour VALUES ('{t}', date_trunc('hour', now()), 'm', false, 10, 1, 10);
 """
 
 
@@ -86,7 +92,7 @@ def count(conn: psycopg.Connection, table: str, where: str = "true") -> int:
 def test_a_tenant_sees_its_own_rows_and_no_others(dsn: str, table: str) -> None:
     column = "id" if table == "tenancy_tenant" else "tenant_id"
     with role(dsn, "evosense_projector") as conn:
-        if table != "tenant_metrics_by_author":
+        if table not in VIEWS:
             assert count(conn, table) == 2  # there is something to hide
     with role(dsn, "evosense_app", tenant_id=A) as conn:
         assert count(conn, table) == 1
@@ -133,7 +139,7 @@ def test_partitions_cannot_be_read_past_their_parent(dsn: str, partition: int) -
             count(conn, f"messages_embedding_p{partition:02d}")
 
 
-@pytest.mark.parametrize("table", [t for t in WALLED if t != "tenant_metrics_by_author"])
+@pytest.mark.parametrize("table", [t for t in WALLED if t not in VIEWS])
 def test_the_application_writes_nothing(dsn: str, table: str) -> None:
     with role(dsn, "evosense_app", tenant_id=A) as conn:
         for statement in (f"DELETE FROM {table}", f"INSERT INTO {table} DEFAULT VALUES", f"TRUNCATE {table} CASCADE"):  # noqa: S608

@@ -20,9 +20,12 @@ EMPTY, SUSPENDED = TENANTS[4], TENANTS[5]
 
 # What a projector keeps up to date message by message, computed here at once from the documented tables.
 FILL = """
-INSERT INTO metrics_message (message_id, tenant_id, author, sentiment, satisfaction, emotion)
+INSERT INTO metrics_message (
+    message_id, tenant_id, author, sentiment, satisfaction, emotion, hour, connection_id, tone
+)
     SELECT m.id, m.tenant_id, CASE WHEN s.sender IS NULL THEN 'customer' ELSE 'company' END,
-           m.sentiment, m.satisfaction, m.emotion
+           m.sentiment, m.satisfaction, m.emotion, floor(extract(epoch FROM m.created_at) / 3600), m.connection_id,
+           m.tone
     FROM messages_message m
     LEFT JOIN connections_companysender s ON s.connection_id = m.connection_id AND s.sender = m.sender;
 INSERT INTO metrics_rollup
@@ -33,15 +36,27 @@ INSERT INTO metrics_emotion
     SELECT tenant_id, author, emotion, count(*) FROM metrics_message WHERE emotion IS NOT NULL GROUP BY 1, 2, 3;
 INSERT INTO metrics_latency
     SELECT tenant_id, count(*), sum(latency_ms) FROM experiments_inference GROUP BY tenant_id;
+INSERT INTO metrics_hour
+    SELECT tenant_id, to_timestamp(3600.0 * hour), connection_id, author, coalesce(emotion, ''), coalesce(tone, ''),
+           count(*), coalesce(sum(sentiment::numeric), 0), coalesce(sum(satisfaction), 0),
+           count(*) FILTER (WHERE sentiment > 0.1)
+    FROM metrics_message GROUP BY 1, 2, 3, 4, 5, 6;
+INSERT INTO metrics_latency_hour
+    SELECT tenant_id, date_trunc('hour', created_at, 'UTC'), model_name, is_shadow, latency_bucket(latency_ms),
+           count(*), sum(latency_ms)
+    FROM experiments_inference GROUP BY 1, 2, 3, 4, 5;
 """
 TOTALS = {
     "metrics_rollup": "SELECT tenant_id, author, messages, analysed, sentiment_sum, satisfaction_sum, positive "
     "FROM metrics_rollup WHERE messages <> 0 ORDER BY 1, 2",
     "metrics_emotion": "SELECT * FROM metrics_emotion WHERE messages <> 0 ORDER BY 1, 2, 3",
     "metrics_latency": "SELECT * FROM metrics_latency WHERE inferences <> 0 ORDER BY 1",
+    # Rows of these go with their last message or inference.
+    "metrics_hour": "SELECT * FROM metrics_hour ORDER BY 1, 2, 3, 4, 5, 6",
+    "metrics_latency_hour": "SELECT * FROM metrics_latency_hour ORDER BY 1, 2, 3, 4, 5",
     "metrics_message": "SELECT message_id FROM metrics_message ORDER BY 1",
 }
-CLEAR = "TRUNCATE metrics_message, metrics_rollup, metrics_emotion, metrics_latency"
+CLEAR = "TRUNCATE metrics_message, metrics_rollup, metrics_emotion, metrics_latency, metrics_hour, metrics_latency_hour"
 
 Admin = psycopg.Connection[dict[str, Any]]
 
@@ -90,11 +105,12 @@ def _fill(conn: Admin, rng: random.Random) -> None:
                 rng.choice([0.1, 0.1000001, -1.0, round(rng.uniform(-1, 1), 6)]) if analysed else None,
                 rng.randint(0, 100) if analysed else None,
                 rng.choice(["alegria", "raiva", "neutro"]) if analysed else None,
+                rng.choice(["cordial", "formal"]) if analysed else None,
             )
         )
     cursor.executemany(
         "INSERT INTO messages_message (id, tenant_id, connection_id, chat_id, sender, text, created_at, sentiment, "
-        "satisfaction, emotion) VALUES (%s, %s, %s, 'chat', %s, 'texto', %s, %s, %s, %s)",
+        "satisfaction, emotion, tone) VALUES (%s, %s, %s, 'chat', %s, 'texto', %s, %s, %s, %s, %s)",
         messages,
     )
     cursor.executemany(
@@ -103,9 +119,9 @@ def _fill(conn: Admin, rng: random.Random) -> None:
     )
     cursor.executemany(
         "INSERT INTO experiments_inference (id, tenant_id, message_id, model_name, prompt_version, template_hash, "
-        "latency_ms, sentiment, emotion, satisfaction, run_id) "
-        "VALUES (%s, %s, %s, 'm', 'p', 'h', %s, 0, 'neutro', 50, 'r')",
-        [(n, (m := rng.choice(messages))[1], m[0], rng.randint(1, 5000)) for n in range(1, 901)],
+        "latency_ms, sentiment, emotion, satisfaction, run_id, created_at) "
+        "VALUES (%s, %s, %s, 'm', 'p', 'h', %s, 0, 'neutro', 50, 'r', %s)",
+        [(n, (m := rng.choice(messages))[1], m[0], rng.randint(1, 5000), m[4]) for n in range(1, 901)],
     )
     cursor.execute(FILL.encode())
 

@@ -4,8 +4,10 @@ It shares nothing with the projectors but the classes of the events. Rows are ke
 the end, from nothing: no batches, no differences, no SQL.
 """
 
+import math
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
 from typing import Any, Final
@@ -34,9 +36,13 @@ _KEYS: Final = {
     "metrics_rollup": ("tenant_id", "author"),
     "metrics_emotion": ("tenant_id", "author", "emotion"),
     "metrics_latency": ("tenant_id",),
+    "metrics_hour": ("tenant_id", "hour", "connection_id", "author", "emotion", "tone"),
+    "metrics_latency_hour": ("tenant_id", "hour", "model_name", "is_shadow", "bucket"),
 }
 #: By table: the same in every database of a run, and slow to be asked for.
 _COLUMNS: Final[dict[str, Composable]] = {}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_HOUR: Final = timedelta(hours=1)
 _SIX_PLACES: Final = Decimal("0.000001")
 
 
@@ -81,7 +87,7 @@ class _Model:
         self._models: dict[int, Row] = {}
         self._inferences: dict[int, Row] = {}
         self._counted: dict[int, Row] = {}
-        self._latencies: list[tuple[UUID, int]] = []
+        self._latencies: list[experiments.InferenceRecorded] = []
         self.projections: dict[str, Callable[[int, Event], None]] = {
             "tenancy": self._tenancy,
             "authn": self._authn,
@@ -105,7 +111,9 @@ class _Model:
             "messages_embeddingmodel": self._models.values(),
             "messages_message": self._messages.values(),
             "metrics_emotion": self._emotions(),
+            "metrics_hour": self._hours(),
             "metrics_latency": self._latency(),
+            "metrics_latency_hour": self._latency_hours(),
             "metrics_message": self._counted.values(),
             "metrics_rollup": self._rollups(),
             "tenancy_tenant": self._tenants.values(),
@@ -280,6 +288,9 @@ class _Model:
                     "sentiment": None,
                     "satisfaction": None,
                     "emotion": None,
+                    "hour": (event.sent_at - _EPOCH) // _HOUR,
+                    "connection_id": self._births[event.connection_id],
+                    "tone": None,
                 }
             case messages.MessageAnalyzed():
                 _set(
@@ -288,9 +299,10 @@ class _Model:
                     sentiment=event.sentiment,
                     satisfaction=event.satisfaction,
                     emotion=event.emotion,
+                    tone=event.tone,
                 )
             case experiments.InferenceRecorded():
-                self._latencies.append((event.tenant_id, event.latency_ms))
+                self._latencies.append(event)
 
     # ------------------------------------------------------------------------------------------------ totals
 
@@ -314,9 +326,44 @@ class _Model:
             yield dict(zip(("tenant_id", "author", "emotion"), one, strict=True)) | {"messages": found.count(one)}
 
     def _latency(self) -> Iterator[Row]:
-        for tenant_id in {tenant_id for tenant_id, _ in self._latencies}:
-            of_tenant = [latency for owner, latency in self._latencies if owner == tenant_id]
+        for tenant_id in {event.tenant_id for event in self._latencies}:
+            of_tenant = [event.latency_ms for event in self._latencies if event.tenant_id == tenant_id]
             yield {"tenant_id": tenant_id, "inferences": len(of_tenant), "latency_ms_sum": sum(of_tenant)}
+
+    def _hours(self) -> Iterator[Row]:
+        groups: dict[tuple[Any, ...], list[Row]] = {}
+        for row in self._counted.values():
+            mood = row["emotion"] or "", row["tone"] or ""
+            key = (row["tenant_id"], _EPOCH + row["hour"] * _HOUR, row["connection_id"], row["author"], *mood)
+            groups.setdefault(key, []).append(row)
+        for key, rows in groups.items():
+            analysed = [row for row in rows if row["emotion"] is not None]
+            yield dict(zip(_KEYS["metrics_hour"], key, strict=True)) | {
+                "messages": len(rows),
+                "sentiment_sum": sum((_decimal(row["sentiment"]) for row in analysed), Decimal("0.000000")),
+                "satisfaction_sum": sum(row["satisfaction"] for row in analysed),
+                "positive": sum(row["sentiment"] > 0.1 for row in analysed),
+            }
+
+    def _latency_hours(self) -> Iterator[Row]:
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for event in self._latencies:
+            hour = _EPOCH + (event.at - _EPOCH) // _HOUR * _HOUR
+            key = (event.tenant_id, hour, event.model_name, event.is_shadow, _bucket(event.latency_ms))
+            groups.setdefault(key, []).append(event.latency_ms)
+        for key, of_group in groups.items():
+            yield dict(zip(_KEYS["metrics_latency_hour"], key, strict=True)) | {
+                "inferences": len(of_group),
+                "latency_ms_sum": sum(of_group),
+            }
+
+
+def _bucket(latency_ms: int) -> int:
+    """Said another way than in the projector: sixteen parts of each doubling, from 16 on."""
+    if latency_ms < 16:
+        return latency_ms
+    doubling = math.frexp(latency_ms)[1] - 5
+    return 16 + doubling * 16 + latency_ms // 2**doubling - 16
 
 
 def _set(rows: dict[Any, Row], key: Any, **columns: Any) -> None:

@@ -1,7 +1,7 @@
 """Databases with a whole system in them, what is in their read models, and waiting for a condition."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from uuid import uuid4
 
@@ -85,6 +85,11 @@ def forget_read_models(conn: psycopg.Connection) -> None:
     names = SQL(", ").join(Identifier("evosense", table) for table in tables(conn))
     conn.execute(SQL("TRUNCATE {}").format(names))
     conn.execute("TRUNCATE evosense_ops.projection_checkpoints, evosense_ops.parked_events")
+
+
+def empty(conn: psycopg.Connection, names: Iterable[str]) -> None:
+    """Leave no row in these read models."""
+    conn.execute(SQL("TRUNCATE {}").format(SQL(", ").join(Identifier("evosense", name) for name in names)))
 
 
 def drain(engine: Engine) -> None:
