@@ -270,8 +270,9 @@ def main() -> None:
             register(conn)
             updated = updates(conn)
             live = live_inserts(conn, corpus.tenants[0], corpus.draw(10_000))
-            gone = removal(conn, corpus.tenants[0])
-        VectorIndex(lambda: owner(settings)).maintain()
+            index = VectorIndex(lambda: owner(settings))
+            gone = removal(conn, index, corpus.tenants[0])
+        index.maintain()
         after = by_meaning(settings, corpus, queries[:25], sizes={"large": 1}, known=gone.left)["large"]["ours"]
 
     def ratio(size: str) -> float:

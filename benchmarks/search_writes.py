@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import Connection
 
+from projections.vector_index import VectorIndex
+
 _CHUNK = 500
 
 
@@ -65,26 +67,16 @@ def updates(conn: Connection[Any], rows: int = 4_000) -> float:
     return median(rates["evosense.messages_message"]) / median(rates["unindexed"])
 
 
-def removal(conn: Connection[Any], tenant: uuid.UUID, most: int = 50_000) -> Removal:
-    """Delete the oldest half of a tenant's vectors, at most so many, and give their space back."""
+def removal(conn: Connection[Any], index: VectorIndex, tenant: uuid.UUID, most: int = 50_000) -> Removal:
+    """Delete the oldest vectors of all tenants, at most a quarter; give their space back. `left`: of this tenant."""
     row = conn.execute(
-        "SELECT message_id AS id FROM evosense.messages_embedding WHERE tenant_id = %s ORDER BY message_id "
-        "OFFSET (SELECT least(%s, count(*) / 2) FROM evosense.messages_embedding WHERE tenant_id = %s) LIMIT 1",
-        (tenant, most, tenant),
+        "SELECT least(%s, count(*) / 4) + min(message_id) AS id FROM evosense.messages_embedding", (most,)
     ).fetchone()
     conn.execute("CHECKPOINT")
     began = time.perf_counter()
-    gone = conn.execute(
-        "DELETE FROM evosense.messages_embedding WHERE tenant_id = %s AND message_id < %s", (tenant, row["id"])
-    ).rowcount
+    gone = conn.execute("DELETE FROM evosense.messages_embedding WHERE message_id < %s", (row["id"],)).rowcount
     deleted = time.perf_counter()
-    worn = conn.execute(
-        "SELECT index_name FROM evosense_ops.vector_segments WHERE tenant_id = %s", (tenant,)
-    ).fetchall()
-    # As projections.vector_index does with an index of which little is left, before it makes a new one.
-    conn.execute("DELETE FROM evosense_ops.vector_segments WHERE tenant_id = %s", (tenant,))
-    for row in worn:
-        conn.execute(f"DROP INDEX CONCURRENTLY evosense.{row['index_name']}")
+    index.relieve()
     conn.execute("VACUUM evosense.messages_embedding")
     space = time.perf_counter() - deleted
     left = conn.execute("SELECT message_id AS id FROM evosense.messages_embedding WHERE tenant_id = %s", (tenant,))

@@ -28,8 +28,9 @@ TAIL: Final = 2000
 GROWTH: Final = 3
 #: Most vectors in one index: building it has to fit in memory (DESIGN section 6).
 MOST: Final = 1_500_000
-#: An index of which so little is left is made anew: deleted vectors lower the recall, and hold their space.
-WORN: Final = 0.7
+#: An index of which so little is left goes, and the rest of its stretch gets a new one. Deleted vectors hold space, and
+#: a VACUUM that takes them out of an HNSW index takes minutes: autovacuum comes at a fifth, so this is sooner.
+WORN: Final = 0.85
 #: Memory for building one index.
 MEMORY: Final = "512MB"
 #: Seconds before the database is tried again.
@@ -55,8 +56,8 @@ class Segment(NamedTuple):
 class Step(NamedTuple):
     """An index to be made over a stretch, in the place of some that it holds. `vectors` 0: only take those away.
 
-    `worn`: those go first, since a VACUUM of an index with many deleted vectors takes minutes; until the new one is
-    there the stretch is compared one by one.
+    `worn`: of those too little is left. They only go here; a later step covers the hole, which is compared one by one
+    until then.
     """
 
     after_id: int
@@ -101,7 +102,7 @@ def next_step(
         if not segment.index_name and segment.live >= longest:
             return Step(segment.after_id, segment.upto_id, segment.live, ())
         if segment.live < WORN * segment.vectors:
-            return Step(segment.after_id, segment.upto_id, segment.live, (segment.index_name,), worn=True)
+            return Step(segment.after_id, segment.upto_id, 0, (segment.index_name,), worn=True)
     if tail < (longest if indexed else first):
         return None
     after, size, replaced = (segments[-1].upto_id if segments else 0), tail, list[str]()
@@ -138,18 +139,19 @@ class VectorIndex:
             if _QUERIES.rebuild_under_way(conn):
                 return 0
             _clear(conn)
+            self._relieve(conn, on_step)
             made = 0
             for standing in list(_standings(conn, None)):
-                here = standing
-                while (step := self._next(here)) is not None:
+                for here, step in self._due(conn, standing):
                     on_step(here, step)
                     _make(conn, here, step)
-                    made += 1
-                    found = [s for s in _standings(conn, here.tenant_id) if s.model == here.model]
-                    if not found:  # its vectors were deleted meanwhile
-                        break
-                    (here,) = found
+                    made += bool(step.vectors)
             return made
+
+    def relieve(self) -> None:
+        """What `maintain` does first, and quickly: take worn indexes away, give the space of deleted vectors back."""
+        with self._locked() as conn:
+            self._relieve(conn, lambda _standing, _step: None)
 
     def reindex(
         self, tenant_id: UUID | None = None, on_step: Callable[[Standing, Step], None] = lambda _standing, _step: None
@@ -165,6 +167,8 @@ class VectorIndex:
             made = 0
             for standing in list(_standings(conn, tenant_id)):
                 for segment in standing.segments:
+                    if not segment.index_name:
+                        continue
                     step = Step(segment.after_id, segment.upto_id, segment.live, (segment.index_name,))
                     on_step(standing, step)
                     _make(conn, standing, step)
@@ -200,6 +204,27 @@ class VectorIndex:
             except psycopg.Error as error:
                 _log.error("the vector index can't be worked on (%s); trying again", type(error).__name__)
                 stop.wait(_REST_S)
+
+    def _relieve(self, conn: Connection[Any], on_step: Callable[[Standing, Step], None]) -> None:
+        statements = dict[str, None]()  # of each partition once
+        for standing in list(_standings(conn, None)):
+            for here, step in self._due(conn, standing):
+                if not step.worn:
+                    break
+                on_step(here, step)
+                _take_away(conn, step.replaced)
+                statements[_QUERIES.vacuum(conn, tenant_id=here.tenant_id)] = None
+        for statement in statements:
+            conn.execute(statement.encode())
+
+    def _due(self, conn: Connection[Any], here: Standing) -> Iterator[tuple[Standing, Step]]:
+        """Step after step of one tenant and model, for as long as one is due; the caller carries each out."""
+        while (step := self._next(here)) is not None:
+            yield here, step
+            found = [s for s in _standings(conn, here.tenant_id) if s.model == here.model]
+            if not found:  # its vectors were deleted meanwhile
+                return
+            (here,) = found
 
     def _next(self, here: Standing) -> Step | None:
         return next_step(here.segments, here.tail, here.last_id, first=self._first, longest=self._longest)
@@ -265,18 +290,13 @@ def _make(conn: Connection[Any], standing: Standing, step: Step) -> None:
 
     Killed in between it leaves an index that nobody knows of, or one too many: both are cleared away later.
     """
-    if step.worn:
-        _take_away(conn, step.replaced)
-        # Gives the space back at once, too: nothing else of this partition has dead vectors to speak of.
-        conn.execute(_QUERIES.vacuum(conn, tenant_id=standing.tenant_id).encode())
     if step.vectors:
         name = _QUERIES.next_index_name(conn)
         stretch = {"after_id": step.after_id, "upto_id": step.upto_id}
         key = {"index_name": name, "tenant_id": standing.tenant_id, "model": standing.model}
         conn.execute(_QUERIES.segment_definition(conn, **key, **stretch).encode())
         _QUERIES.add_segment(conn, **key, **stretch, vectors=step.vectors)
-    if not step.worn:
-        _take_away(conn, step.replaced)
+    _take_away(conn, step.replaced)
     _log.info("a vector index of %d vectors was made, %d taken away", step.vectors, len(step.replaced))
 
 

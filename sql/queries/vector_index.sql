@@ -109,5 +109,8 @@ SELECT m.id AS message_id
 FROM evosense.messages_embedding e
 JOIN evosense.messages_message m ON m.id = e.message_id AND m.tenant_id = e.tenant_id
 WHERE e.tenant_id = :tenant_id AND e.model = :model
-ORDER BY 1 - (m.embedding <=> :embedding::vector) DESC, m.id
+ORDER BY 1 - (
+    CASE WHEN m.embedding::halfvec(768) = e.embedding THEN m.embedding ELSE e.embedding::vector(768) END
+    <=> :embedding::vector
+) DESC, m.id
 LIMIT 20;

@@ -47,9 +47,9 @@ def test_no_index_grows_beyond_what_memory_holds() -> None:
     assert step.replaced == ()
 
 
-def test_a_worn_index_is_made_anew_and_an_empty_one_goes() -> None:
+def test_a_worn_index_goes() -> None:
     rest = segment(10, 20, 50_000)
-    assert next_step((segment(0, 10, 10_000, 5_000), rest), 0, 20) == Step(0, 10, 5_000, ("s0",), worn=True)
+    assert next_step((segment(0, 10, 10_000, 5_000), rest), 0, 20) == Step(0, 10, 0, ("s0",), worn=True)
     assert next_step((segment(0, 10, 10_000, 0), rest), 0, 20) == Step(0, 10, 0, ("s0",), worn=True)
 
 
