@@ -181,12 +181,16 @@ def test_its_views_and_its_search_show_the_past(shared: System) -> None:
         then = {found for (found,) in conn.execute(search.format("").encode(), {"tenant": tenant_id})}
         now = {found for (found,) in conn.execute(search.format("evosense.").encode(), {"tenant": tenant_id})}
         of_one_model = {found for (found,) in conn.execute(documented.encode(), (tenant_id,))}
-        with_vector = conn.execute("SELECT id FROM march.messages_message WHERE embedding IS NOT NULL").fetchall()
-    assert then == {found for (found,) in with_vector}
+        vectors = "SELECT message_id, model, embedding_model(tenant_id) FROM {}messages_embedding"
+        stood = conn.execute(vectors.format("").encode()).fetchall()
+        stands = conn.execute(vectors.format("evosense.").encode()).fetchall()
+    assert then == {found for found, _, _ in stood}
+    assert now == {found for found, _, _ in stands}
     assert then
     assert max(then) <= until
-    assert then < now
-    assert of_one_model < then
+    assert then != now
+    assert of_one_model
+    assert of_one_model == {found for found, model, answering in stood if model == answering}
     by_author = shared.one("SELECT sum(total_messages) FROM march.tenant_metrics_by_author")
     assert by_author == shared.one("SELECT count(*) FROM march.messages_message")
 

@@ -31,6 +31,8 @@ class World:
         self._connections: list[tuple[UUID, UUID, str]] = []
         self._users: list[UUID] = []
         self._messages: list[tuple[UUID, UUID]] = []
+        #: Whether tenants move to other embedding models, which makes vectors go.
+        self.moves = True
 
     def births(self) -> list[Unit]:
         """Each tenant with two users and two connections."""
@@ -72,7 +74,7 @@ class World:
             self._log_in: 2,
             self._change_connection: 1,
             self._change_tenant: 1,
-            self._move: 1,
+            self._move: int(self.moves),
         }
         chosen = self._random.choices(list(kinds), list(kinds.values()), k=steps)
         return [unit for unit in (step() for step in chosen) if unit]
