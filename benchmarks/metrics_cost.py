@@ -17,7 +17,7 @@ from projections.batch import Projection
 from projections.catalog import all_projections
 from projections.metrics import MetricsProjection
 
-#: Within how many days the histories lie: thin has about one message an hour and tenant, dense has some twenty.
+#: Within how many days the histories lie: thin has about one message an hour and tenant, dense has some eight.
 SPREADS: Final = {"thin": 90, "dense": 4}
 _BATCH: Final = 5000
 
