@@ -123,6 +123,7 @@ def _row(one: Standing, recall: float | None) -> dict[str, object]:
 
 def _table(rows: list[dict[str, object]]) -> Table:
     table = Table("tenant", "model", "vectors", "indexes", "indexed", "size", "recall@20", title="vector index")
+    table.columns[1].overflow = "fold"  # half of a model's name is none
     for column in table.columns[2:]:
         column.justify = "right"
     for row in rows:
