@@ -54,10 +54,10 @@ class Segment(NamedTuple):
 
 
 class Step(NamedTuple):
-    """An index to be made over a stretch, in the place of some that it holds. `vectors` 0: only take those away.
+    """An index of so many `vectors` to be made over a stretch, in the place of those that it replaces.
 
-    `worn`: of those too little is left. They only go here; a later step covers the hole, which is compared one by one
-    until then.
+    `worn`: none is made, those only go, since too little is left of them. A later step covers the hole, which is compared
+    one by one until then.
     """
 
     after_id: int
@@ -144,8 +144,11 @@ class VectorIndex:
             for standing in list(_standings(conn, None)):
                 for here, step in self._due(conn, standing):
                     on_step(here, step)
-                    _make(conn, here, step)
-                    made += bool(step.vectors)
+                    if step.worn:  # deleted since the look before
+                        _take_away(conn, step.replaced)
+                    else:
+                        _make(conn, here, step)
+                        made += 1
             return made
 
     def relieve(self) -> None:
@@ -274,11 +277,9 @@ def _standings(conn: Connection[Any], tenant_id: UUID | None) -> Iterator[Standi
 
 
 def _in_order(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """From the first message on, in order and without an overlap; holes as rows without a name."""
+    """From the first message on; holes as rows without a name."""
     covered = 0
-    for row in sorted(rows, key=lambda one: (one["after_id"], -one["upto_id"])):
-        if row["after_id"] < covered:
-            continue  # an interrupted step left it; another index holds its vectors
+    for row in rows:
         if row["after_id"] > covered:
             yield {"after_id": covered, "upto_id": row["after_id"], "index_name": "", "vectors": 0}
         covered = row["upto_id"]
@@ -286,24 +287,35 @@ def _in_order(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _make(conn: Connection[Any], standing: Standing, step: Step) -> None:
-    """Make one index, let the search know it, then drop those that it replaces.
+    """Make one index, let the search take it for those that it replaces, then drop those.
 
-    Killed in between it leaves an index that nobody knows of, or one too many: both are cleared away later.
+    Killed in between it leaves indexes that nobody knows of: they are cleared away later.
     """
-    if step.vectors:
-        name = _QUERIES.next_index_name(conn)
-        stretch = {"after_id": step.after_id, "upto_id": step.upto_id}
-        key = {"index_name": name, "tenant_id": standing.tenant_id, "model": standing.model}
-        conn.execute(_QUERIES.segment_definition(conn, **key, **stretch).encode())
-        _QUERIES.add_segment(conn, **key, **stretch, vectors=step.vectors)
-    _take_away(conn, step.replaced)
-    _log.info("a vector index of %d vectors was made, %d taken away", step.vectors, len(step.replaced))
+    name = _QUERIES.next_index_name(conn)
+    segment = {
+        "index_name": name,
+        "tenant_id": standing.tenant_id,
+        "model": standing.model,
+        "after_id": step.after_id,
+        "upto_id": step.upto_id,
+    }
+    definition = _QUERIES.segment_definition(conn, **segment)
+    if definition is None:  # its vectors were deleted meanwhile
+        return
+    conn.execute(definition.encode())
+    with conn.transaction():  # no two segments ever overlap
+        _QUERIES.forget_segments(conn, index_names=list(step.replaced))
+        _QUERIES.add_segment(conn, **segment, vectors=step.vectors)
+    for old in step.replaced:
+        _drop(conn, old)
+    _log.info("a vector index of %d vectors was made, in the place of %d", step.vectors, len(step.replaced))
 
 
 def _take_away(conn: Connection[Any], index_names: Sequence[str]) -> None:
     _QUERIES.forget_segments(conn, index_names=list(index_names))
     for name in index_names:
         _drop(conn, name)
+    _log.info("%d worn vector indexes were taken away", len(index_names))
 
 
 def _clear(conn: Connection[Any]) -> None:
