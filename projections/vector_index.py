@@ -56,8 +56,8 @@ class Segment(NamedTuple):
 class Step(NamedTuple):
     """An index of so many `vectors` to be made over a stretch, in the place of those that it replaces.
 
-    `worn`: none is made, those only go, since too little is left of them. A later step covers the hole, which is compared
-    one by one until then.
+    `worn`: none is made, those only go, since too little is left of them. A later step covers the hole, which is
+    compared one by one until then.
     """
 
     after_id: int
@@ -68,14 +68,17 @@ class Step(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How the vectors of a tenant and model stand: `tail` of them lie in no index, the last at message `last_id`."""
+    """How the vectors of a tenant and model stand: `tail` of them lie behind the last index.
+
+    `tail_end`: the message at which the next index would end, the last one unless more than `MOST` vectors are behind.
+    """
 
     tenant_id: UUID
     name: str
     model: str
     segments: tuple[Segment, ...]
     tail: int
-    last_id: int
+    tail_end: int
     index_bytes: int
 
     @property
@@ -89,15 +92,16 @@ class Busy(Exception):
 
 
 def next_step(
-    segments: Sequence[Segment], tail: int, last_id: int, *, first: int = FIRST, longest: int = TAIL
+    segments: Sequence[Segment], tail: int, tail_end: int, *, first: int = FIRST, longest: int = TAIL
 ) -> Step | None:
     """What to do next for a tenant and model; None where all is well. Segments in order, holes among them.
 
-    `first`, `longest`: see `FIRST` and `TAIL`.
+    `tail`, `tail_end`: the vectors that are behind the last index, at most `MOST` of them, and where those end. `first`,
+    `longest`: see `FIRST` and `TAIL`.
     """
     indexed = tuple(s.index_name for s in segments if s.index_name)
     if indexed and sum(s.live for s in segments) + tail < first // 2:
-        return Step(0, last_id, 0, indexed, worn=True)
+        return Step(0, tail_end, 0, indexed, worn=True)
     for segment in segments:
         if not segment.index_name and segment.live >= longest:
             return Step(segment.after_id, segment.upto_id, segment.live, ())
@@ -112,7 +116,7 @@ def next_step(
         after, size = segment.after_id, size + segment.live
         if segment.index_name:
             replaced.append(segment.index_name)
-    return Step(after, last_id, size, tuple(replaced))
+    return Step(after, tail_end, size, tuple(replaced))
 
 
 class VectorIndex:
@@ -230,7 +234,7 @@ class VectorIndex:
             (here,) = found
 
     def _next(self, here: Standing) -> Step | None:
-        return next_step(here.segments, here.tail, here.last_id, first=self._first, longest=self._longest)
+        return next_step(here.segments, min(here.tail, MOST), here.tail_end, first=self._first, longest=self._longest)
 
     @contextmanager
     def _session(self) -> Iterator[Connection[Any]]:
@@ -271,7 +275,7 @@ def _standings(conn: Connection[Any], tenant_id: UUID | None) -> Iterator[Standi
             name=row["name"],
             segments=segments,
             tail=_QUERIES.vectors_between(conn, **key, after_id=end, upto_id=None),
-            last_id=_QUERIES.last_vector(conn, **key),
+            tail_end=_QUERIES.end_of_stretch(conn, **key, after_id=end, most=MOST),
             index_bytes=sum(one["bytes"] or 0 for one in rows),
         )
 

@@ -36,10 +36,16 @@ FROM evosense.messages_embedding
 WHERE tenant_id = :tenant_id AND model = :model AND message_id > :after_id
     AND (:upto_id::bigint IS NULL OR message_id <= :upto_id::bigint);
 
--- name: last_vector(tenant_id, model)$
+-- name: end_of_stretch(tenant_id, model, after_id, most)$
+-- Where a stretch of so many vectors ends; the last one where there are fewer, and 0 where there are none.
 SELECT coalesce(max(message_id), 0)
-FROM evosense.messages_embedding
-WHERE tenant_id = :tenant_id AND model = :model;
+FROM (
+    SELECT message_id
+    FROM evosense.messages_embedding
+    WHERE tenant_id = :tenant_id AND model = :model AND message_id > :after_id
+    ORDER BY message_id
+    LIMIT :most
+) stretch;
 
 -- name: next_index_name()$
 SELECT 'idx_message_embedding_s' || nextval('evosense_ops.vector_segment_names');

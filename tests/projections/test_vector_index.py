@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.migrations import migrate
+from projections import vector_index as module
 from projections.vector_index import FIRST, GROWTH, MOST, TAIL, Busy, Segment, Standing, Step, VectorIndex, next_step
 from tests.support.vectors import Corpus, text, vector_index
 
@@ -294,6 +295,16 @@ def test_writes_go_on_while_an_index_is_made(world: World) -> None:
     world.conn.execute("RESET lock_timeout")
     assert world.standing().tail <= 50
     assert world.recall(range(1, 751)) >= 0.99
+
+
+def test_a_tenant_that_is_big_from_the_start_gets_several(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after an import: no index holds more than memory does."""
+    monkeypatch.setattr(module, "MOST", 400)
+    world.grow(1000)
+    assert world.index.maintain() == 3
+    assert [s.live for s in world.standing().segments] == [400, 400, 200]
+    assert world.standing().tail == 0
+    assert world.recall(range(1, 1001)) >= 0.99
 
 
 def test_one_process_at_a_time(world: World) -> None:
