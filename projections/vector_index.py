@@ -18,6 +18,7 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Identifier
 
+from projections.build import REBUILD_GUARD
 from sql import queries
 
 #: A tenant with fewer vectors of a model has no index: comparing with every one takes a few milliseconds, and is exact.
@@ -88,7 +89,7 @@ class Standing(NamedTuple):
 
 
 class Busy(Exception):
-    """Another process is keeping the vector index."""
+    """Another process is keeping the vector index, or a rebuild is under way."""
 
 
 def next_step(
@@ -96,8 +97,8 @@ def next_step(
 ) -> Step | None:
     """What to do next for a tenant and model; None where all is well. Segments in order, holes among them.
 
-    `tail`, `tail_end`: the vectors that are behind the last index, at most `MOST` of them, and where those end. `first`,
-    `longest`: see `FIRST` and `TAIL`.
+    `tail`, `tail_end`: the vectors that are behind the last index, at most `MOST` of them, and where those end.
+    `first`, `longest`: see `FIRST` and `TAIL`.
     """
     indexed = tuple(s.index_name for s in segments if s.index_name)
     if indexed and sum(s.live for s in segments) + tail < first // 2:
@@ -136,12 +137,10 @@ class VectorIndex:
     def maintain(self, on_step: Callable[[Standing, Step], None] = lambda _standing, _step: None) -> int:
         """Make what is due, one index after another; returns how many were made.
 
-        Nothing is done while a rebuild is under way. Raises `Busy`, and `psycopg.Error` where the database fails; what
-        was interrupted is cleared away by the next call.
+        Raises `Busy`, and `psycopg.Error` where the database fails; what was interrupted is cleared away by the next
+        call.
         """
         with self._locked() as conn:
-            if _QUERIES.rebuild_under_way(conn):
-                return 0
             _clear(conn)
             self._relieve(conn, on_step)
             made = 0
@@ -168,8 +167,6 @@ class VectorIndex:
         The old one answers until the new one is there.
         """
         with self._locked() as conn:
-            if _QUERIES.rebuild_under_way(conn):
-                raise Busy("a rebuild is under way: it makes the indexes anew by itself")
             _clear(conn)
             made = 0
             for standing in list(_standings(conn, tenant_id)):
@@ -204,7 +201,7 @@ class VectorIndex:
                 with self._session() as presence:
                     _QUERIES.be_present(presence)
                     while not stop.is_set():
-                        with suppress(Busy):  # somebody else is at it
+                        with suppress(Busy):  # the next look may find it free
                             self.maintain()
                         stop.wait(every)
                         presence.execute("SELECT 1")
@@ -248,6 +245,8 @@ class VectorIndex:
         with self._session() as conn:
             if not _QUERIES.try_lock(conn):
                 raise Busy("another process is keeping the vector index: wait until it is done")
+            if _QUERIES.rebuild_under_way(conn, guard=REBUILD_GUARD):
+                raise Busy("a rebuild is under way, which makes the indexes anew by itself: wait until it is done")
             conn.execute(SQL("SET maintenance_work_mem = {}").format(MEMORY))
             # Waits for running transactions, and holds nobody up.
             conn.execute("SET lock_timeout = 0")

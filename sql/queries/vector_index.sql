@@ -88,9 +88,10 @@ FROM pg_class c
 WHERE c.relnamespace = 'evosense'::regnamespace AND c.relkind = 'i' AND c.relname ~ '^idx_message_embedding_s[0-9]+$'
     AND NOT EXISTS (SELECT FROM evosense_ops.vector_segments s WHERE s.index_name = c.relname);
 
--- name: rebuild_under_way()$
--- A rebuild copies the indexes that it finds, and its swap waits for transactions: it is not disturbed.
-SELECT EXISTS (SELECT FROM evosense_ops.builds WHERE purpose = 'rebuild');
+-- name: rebuild_under_way(guard)$
+-- A rebuild copies the indexes that it finds, and its swap waits for transactions: it is not disturbed. By the guard that
+-- it holds, as builds.sql has it, and not by its record: one that was killed leaves that behind.
+SELECT NOT pg_try_advisory_xact_lock('evosense_ops.builds'::regclass::oid::int, :guard);
 
 -- name: sample(tenant_id, model, number)
 -- Vectors to ask with, spread evenly over the tenant's messages.
