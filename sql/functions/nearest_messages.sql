@@ -11,11 +11,10 @@
 -- that index, and what lies outside of them, the newest above all, one by one. So a vector is found as soon as it is
 -- committed, and none is written into an index on its way in.
 --
--- Exact wherever that is cheap: where there is no index yet, which a tenant gets with about `exact_up_to` vectors; where
--- at most that many messages pass the filters; and for more than `exact_from_limit` hits (an index scan of that depth
+-- Exact wherever that is cheap: where there is no index yet, which a tenant gets with 8,000 vectors; where at most
+-- `exact_up_to` messages pass the filters; and for more than `exact_from_limit` hits (an index scan of that depth
 -- would stop early without a word). With filters the indexes are asked for more and more until enough pass, up to
--- `reach_up_to`; then, and where an index ran dry before there are the candidates that are known to be there, everything
--- is compared.
+-- `reach_up_to`; then everything is compared.
 --
 -- p_limit NULL: all hits, as LIMIT NULL; 0 or less: none. NULL for any of the first three or the threshold: no rows.
 -- Generic plans on purpose: what is asked here needs none of its own, and planning it anew was most of a small tenant's
