@@ -16,6 +16,15 @@ from adapters.event_store import Role, send_arrays_in_binary
 
 def connect(dsn: str, role: Role) -> Connection[DictRow]:
     """One connection in autocommit mode that has taken on `role`. Raises `psycopg.OperationalError`."""
+    return _connect(dsn, role)
+
+
+def connect_as_owner(admin_dsn: str) -> Connection[DictRow]:
+    """The same as the owner of the schema, for which an administrator's address is needed: to make and drop indexes."""
+    return _connect(admin_dsn, "evosense_owner")
+
+
+def _connect(dsn: str, role: str) -> Connection[DictRow]:
     conn = psycopg.connect(dsn, autocommit=True, row_factory=dict_row, connect_timeout=10)
     try:
         conn.execute(SQL("SET ROLE {}").format(Identifier(role)))
@@ -23,17 +32,6 @@ def connect(dsn: str, role: Role) -> Connection[DictRow]:
         conn.close()
         raise
     send_arrays_in_binary(conn)
-    return conn
-
-
-def connect_as_owner(admin_dsn: str) -> Connection[DictRow]:
-    """The same as the owner of the schema, for which an administrator's address is needed: to make and drop indexes."""
-    conn = psycopg.connect(admin_dsn, autocommit=True, row_factory=dict_row, connect_timeout=10)
-    try:
-        conn.execute("SET ROLE evosense_owner")
-    except BaseException:
-        conn.close()
-        raise
     return conn
 
 
