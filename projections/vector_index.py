@@ -142,9 +142,8 @@ class VectorIndex:
         """
         with self._locked() as conn:
             _clear(conn)
-            self._relieve(conn, on_step)
             made = 0
-            for standing in list(_standings(conn, None)):
+            for standing in self._relieve(conn, on_step):
                 for here, step in self._due(conn, standing):
                     on_step(here, step)
                     if step.worn:  # deleted since the look before
@@ -209,17 +208,21 @@ class VectorIndex:
                 _log.error("the vector index can't be worked on (%s); trying again", type(error).__name__)
                 stop.wait(_REST_S)
 
-    def _relieve(self, conn: Connection[Any], on_step: Callable[[Standing, Step], None]) -> None:
+    def _relieve(self, conn: Connection[Any], on_step: Callable[[Standing, Step], None]) -> list[Standing]:
+        """See `relieve`. Returns those for which an index is due: counting all vectors a second time would take long."""
+        waiting = []
         statements = dict[str, None]()  # of each partition once
         for standing in list(_standings(conn, None)):
             for here, step in self._due(conn, standing):
                 if not step.worn:
+                    waiting.append(here)
                     break
                 on_step(here, step)
                 _take_away(conn, step.replaced)
                 statements[_QUERIES.vacuum(conn, tenant_id=here.tenant_id)] = None
         for statement in statements:
             conn.execute(statement.encode())
+        return waiting
 
     def _due(self, conn: Connection[Any], here: Standing) -> Iterator[tuple[Standing, Step]]:
         """Step after step of one tenant and model, for as long as one is due; the caller carries each out."""
