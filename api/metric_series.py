@@ -126,24 +126,22 @@ class Latencies(msgspec.Struct, frozen=True):
 class _Sums(msgspec.Struct):
     messages: int = 0
     analysed: int = 0
-    sentiment: Decimal = Decimal(0)
-    satisfaction: int = 0
+    sentiment_sum: Decimal = Decimal(0)
+    satisfaction_sum: int = 0
     positive: int = 0
 
-    def add(self, row: dict[str, Any]) -> None:
-        self.messages += row["messages"]
-        self.analysed += row["analysed"]
-        self.sentiment += row["sentiment_sum"]
-        self.satisfaction += row["satisfaction_sum"]
-        self.positive += row["positive"]
+    def __iadd__(self, other: "_Sums") -> "_Sums":
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        return self
 
     def figures(self) -> dict[str, Any]:
         some = self.analysed
         return {
             "messages": self.messages,
             "analysed": some,
-            "avg_sentiment": float(self.sentiment / some) if some else None,
-            "avg_satisfaction": self.satisfaction / some if some else None,
+            "avg_sentiment": float(self.sentiment_sum / some) if some else None,
+            "avg_satisfaction": self.satisfaction_sum / some if some else None,
             "positive_pct": 100 * self.positive / some if some else None,
         }
 
@@ -170,9 +168,9 @@ async def get_metric_series(
         rows = [
             row async for row in _METRICS.series(conn, bounds=cut.bounds, since=cut.before, until=cut.bounds[-1], by=by)
         ]
-    found: defaultdict[str | None, defaultdict[int, _Sums]] = defaultdict(lambda: defaultdict(_Sums))
+    found: defaultdict[str | None, dict[int, _Sums]] = defaultdict(dict)
     for row in rows:
-        found[row["key"] or None][row["bucket"]].add(row)
+        found[row["key"] or None][row["bucket"]] = msgspec.convert(row, _Sums)
     if by is None:
         found[None]  # there is this one also where there are no messages
     if len(found) * cut.number > _MOST_POINTS:
@@ -225,16 +223,12 @@ async def get_metric_latency(
     )
 
 
-def _series(key: str | None, cut: Buckets, sums: defaultdict[int, _Sums]) -> Series:
+def _series(key: str | None, cut: Buckets, sums: dict[int, _Sums]) -> Series:
     total = _Sums()
     points = []
     for place, start in enumerate(cut.bounds[:-1]):
         one = sums.get(place + 1) or _Sums()
-        total.messages += one.messages
-        total.analysed += one.analysed
-        total.sentiment += one.sentiment
-        total.satisfaction += one.satisfaction
-        total.positive += one.positive
+        total += one
         points.append(Point(start=start, day=cut.days[place] if cut.days else None, **one.figures()))
     previous = sums.get(0) or _Sums()
     return Series(key, Figures(**total.figures()), Figures(**previous.figures()), points)
