@@ -2,8 +2,7 @@
 
 The projector and the relay are well while they have reached the log's end, or their position moves; the worker while
 somebody asks JetStream for messages, or messages are being answered; the keeper of the vector index while its session
-is there. That tells how a role is as a whole. Of several
-processes of one role it can't tell which one stands still.
+is there. That tells how a role is as a whole. Of several processes of one role it can't tell which one stands still.
 """
 
 import asyncio
@@ -107,7 +106,9 @@ def _vector(settings: Settings) -> Look:
             present = not _VECTOR.nobody_is_present(conn)
     except psycopg.Error as error:
         raise NotWorking(f"the database does not answer ({type(error).__name__})") from None
-    return Look(present, "no session that keeps the vector index")
+    if not present:
+        raise NotWorking("no process keeps the vector index: `evosense vector maintain` does not run")
+    return Look(well=True, at=None)
 
 
 async def _consumer(url: str) -> Look:

@@ -141,6 +141,8 @@ def _tenants(side: ReadSide, write: WriteSide) -> Table:
             counts[row["tenant_id"]].append(row)
     states = {state.id: state for state in write.log.load_many([embedding_models(row["id"]) for row in tenants])}
     table = Table("tenant", "id", "model", "vectors", "messages", "", title="vectors")
+    for column in table.columns[1:3]:  # what one would copy
+        column.overflow = "fold"
     for tenant in tenants:
         state = states[embedding_models(tenant["id"]).id]
         rows = counts[tenant["id"]] or [{"model": None, "vectors": 0, "messages": 0}]

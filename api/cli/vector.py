@@ -66,7 +66,7 @@ def reindex(tenant: Tenant = None) -> None:
                 made = vector_index(settings).reindex(tenant, _told)
         except Busy as error:
             raise CommandError(str(error)) from None
-    console.print(f"{made} made" if made else "no tenant has enough vectors for an index: they are searched exactly")
+    console.print(_made(made) if made else "no tenant has enough vectors for an index: they are searched exactly")
 
 
 @app.command()
@@ -86,7 +86,7 @@ def maintain(
                 made = vector_index(settings).maintain(_told)
             except Busy as error:
                 raise CommandError(str(error)) from None
-        console.print(f"{made} made" if made else "nothing is due")
+        console.print(_made(made) if made else "nothing is due")
         return
     settings = Settings.load()
     configure_logging(settings.log_level, settings.log_format)
@@ -98,6 +98,10 @@ def maintain(
     if supervised:
         end_with_parent()
     index.keep(stop, every)
+
+
+def _made(number: int) -> str:
+    return f"{number:,} vector {'index' if number == 1 else 'indexes'} made"
 
 
 def _told(standing: Standing, step: Step) -> None:

@@ -58,7 +58,7 @@ def test_from_exact_to_indexed(settings: Settings, admin: psycopg.Connection) ->
     assert before[str(SMALL)]["vectors"] == 5
     shown = vector(settings, "maintain", "--once")
     assert f"Padaria [b]Estrela (m): an index of {FIRST:,} vectors" in shown
-    assert "1 made" in shown
+    assert "1 vector index made" in shown
     assert "nothing is due" in vector(settings, "maintain", "--once")
 
     after = {row["tenant_id"]: row for row in json.loads(vector(settings, "status", "--json", "--sample", "3"))}
@@ -71,7 +71,7 @@ def test_from_exact_to_indexed(settings: Settings, admin: psycopg.Connection) ->
     table = vector(settings, "status")
     assert "100%" in table
     assert "exact" in table
-    assert "1 made" in vector(settings, "reindex", "--tenant", str(BIG))
+    assert "1 vector index made" in vector(settings, "reindex", "--tenant", str(BIG))
 
 
 def test_a_tenant_without_vectors_is_named(settings: Settings, admin: psycopg.Connection) -> None:
@@ -86,7 +86,7 @@ def test_without_an_administrators_address_it_says_so(settings: Settings, admin:
 
 
 def test_the_role_is_seen_and_ends_when_told(settings: Settings, admin: psycopg.Connection) -> None:
-    with pytest.raises(NotWorking, match="no session that keeps the vector index"):
+    with pytest.raises(NotWorking, match="no process keeps the vector index"):
         check_role(settings, "vector", patience=0.1)
     command = [sys.executable, "-m", "api.cli", "vector", "maintain", "--every", "1"]
     process = subprocess.Popen(command, cwd=ROOT, env=settings.environment(), stderr=subprocess.DEVNULL)
