@@ -209,7 +209,7 @@ class VectorIndex:
                 stop.wait(_REST_S)
 
     def _relieve(self, conn: Connection[Any], on_step: Callable[[Standing, Step], None]) -> list[Standing]:
-        """See `relieve`. Returns those for which an index is due: counting all vectors a second time would take long."""
+        """See `relieve`. Returns those for which an index is due, so that nothing is counted a second time."""
         waiting = []
         statements = dict[str, None]()  # of each partition once
         for standing in list(_standings(conn, None)):
