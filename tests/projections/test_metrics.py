@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from adapters.settings import Settings
 from api.wiring import ReadSide, WriteSide, read_side
+from tests.support.seeds import Seeds
 from tests.support.systems import administrator, drain, parked
 from tests.support.world import World, record
+
+NEW_SEEDS = Seeds()
 
 #: Who wrote a message, from what the documented tables say.
 AUTHORED = """
@@ -92,7 +95,7 @@ def test_totals_equal_a_count(
 
     What happens later analyses messages of earlier batches anew: whichever way these were counted, it is taken away.
     """
-    world = World(_never_again(seed), tenants=tenants)
+    world = World(NEW_SEEDS(seed), tenants=tenants)
     for batch, units in zip(batches, ([*world.births(), *world.happen(steps)], world.happen(steps // 2)), strict=True):
         side = read_side(settings, batch=batch)
         record(write, units)
@@ -104,19 +107,8 @@ def test_totals_equal_a_count(
         check_view(conn)
 
 
-_used: set[int] = set()
-
-
-def _never_again(seed: int) -> int:
-    """The seed, or one near it where a history of it is in the log already: hypothesis repeats itself."""
-    while seed in _used:
-        seed += 1
-    _used.add(seed)
-    return seed
-
-
 def test_a_tenant_without_messages_has_no_percentage(settings: Settings, write: WriteSide, read: ReadSide) -> None:
-    world = World(_never_again(77), tenants=1)
+    world = World(NEW_SEEDS(77), tenants=1)
     record(write, world.births())
     drain(read.engine)
     with administrator(settings) as conn:
@@ -129,7 +121,7 @@ def test_a_tenant_without_messages_has_no_percentage(settings: Settings, write: 
 
 
 def test_an_analysis_by_another_model_replaces_the_first(settings: Settings, write: WriteSide, read: ReadSide) -> None:
-    world = World(_never_again(78), tenants=1)
+    world = World(NEW_SEEDS(78), tenants=1)
     record(write, [*world.births(), *world.happen(150)])
     drain(read.engine)
     with administrator(settings) as conn:
@@ -157,7 +149,7 @@ def _total(conn: psycopg.Connection, tenant_id: UUID) -> tuple[Any, ...]:
 @pytest.mark.parametrize("batch", [1, 1000])
 def test_the_threshold_of_a_positive_message_is_exact(settings: Settings, write: WriteSide, batch: int) -> None:
     """The histories hold sentiments of exactly 0.1, which is not positive, and of 0.100001, which is."""
-    world = World(_never_again(100 + batch), tenants=1)
+    world = World(NEW_SEEDS(100 + batch), tenants=1)
     record(write, [*world.births(), *world.happen(200)])
     side = read_side(settings, batch=batch)
     drain(side.engine)

@@ -14,8 +14,11 @@ from adapters.settings import Settings
 from api.wiring import WriteSide, read_side
 from domain.experiments import InferenceRecorded
 from projections.latency import RELATIVE_ERROR, bucket_of, middle_of, percentile
+from tests.support.seeds import Seeds
 from tests.support.systems import administrator, drain, parked
 from tests.support.world import World, record, repeatable
+
+NEW_SEEDS = Seeds()
 
 ZONES = ("UTC", "America/Sao_Paulo", "Pacific/Kiritimati", "Asia/Kolkata", "America/St_Johns")
 HOURS = """
@@ -83,7 +86,7 @@ def test_hours_equal_a_count(
     cleanup: bool,
 ) -> None:
     """Messages come, are analysed and analysed anew, are deleted, and more is said of those that are left and gone."""
-    world = World(_never_again(seed), tenants=tenants)
+    world = World(NEW_SEEDS(seed), tenants=tenants)
     with administrator(settings) as conn:
         for number, batch in enumerate(batches):
             units = [*world.births(), *world.happen(steps)] if number == 0 else world.happen(steps // 2)
@@ -105,7 +108,7 @@ def test_hours_equal_a_count(
 
 def test_a_message_from_before_the_hours_were_kept_is_in_none(settings: Settings, write: WriteSide) -> None:
     """As after a migration: its row says no hour. What is said of it changes the totals alone, and so does its end."""
-    world = World(_never_again(91), tenants=1)
+    world = World(NEW_SEEDS(91), tenants=1)
     side = read_side(settings, batch=50)
     with administrator(settings) as conn:
         record(write, [*world.births(), *world.happen(120)])
@@ -175,14 +178,3 @@ def _streams(conn: psycopg.Connection) -> set[UUID]:
         "AND NOT EXISTS (SELECT FROM evosense.messages_message m WHERE m.id = e.notification_id)",
     )
     return {stream_id for (stream_id,) in found}
-
-
-_used: set[int] = set()
-
-
-def _never_again(seed: int) -> int:
-    """The seed, or one near it where a history of it is in the log already: hypothesis repeats itself."""
-    while seed in _used:
-        seed += 1
-    _used.add(seed)
-    return seed
