@@ -15,7 +15,7 @@ LANGUAGE plpgsql STABLE
 SET search_path FROM CURRENT
 SET plan_cache_mode = force_custom_plan
 SET enable_sort = off
-SET hnsw.ef_search = 120
+SET hnsw.ef_search = 100
 SET hnsw.iterative_scan = relaxed_order
 SET hnsw.max_scan_tuples = 50000
 AS $$

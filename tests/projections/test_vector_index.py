@@ -260,7 +260,7 @@ def test_an_index_that_runs_dry_is_not_believed(world: World) -> None:
         assert world.recall(range(1, 791)) == 1.0
     finally:
         world.conn.execute(f"ALTER FUNCTION {signature} SET hnsw.iterative_scan = relaxed_order".encode())
-        world.conn.execute(f"ALTER FUNCTION {signature} SET hnsw.ef_search = 120".encode())
+        world.conn.execute(f"ALTER FUNCTION {signature} SET hnsw.ef_search = 100".encode())
 
 
 def test_what_an_interrupted_build_left_is_cleared_away(world: World) -> None:
