@@ -1,6 +1,7 @@
 """Connections of the event store: the library's datastore, acting in one of our database roles."""
 
 import select
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Final, Literal, ParamSpec, TypeVar, cast
@@ -25,6 +26,9 @@ LOCK_TIMEOUT_S: Final = 20
 SILENCE_TIMEOUT_S: Final = 15
 #: Seconds for which a caller waits for a connection: longer, and a webhook's sender is kept waiting for a 503.
 CONNECT_TIMEOUT_S: Final = 5.0
+#: Seconds before a question is asked again. A server that ends all connections takes a moment about it: those that the
+#: pool holds beside the first one may look alive still, so the last try comes when they are dead, and are passed over.
+_PAUSES_S: Final = (0.0, 0.2)
 
 
 def _check(conn: Connection[Any]) -> None:
@@ -40,18 +44,20 @@ def _check(conn: Connection[Any]) -> None:
 
 
 def once_more(question: Callable[P, T]) -> Callable[P, T]:
-    """Decorator for what may be asked twice: a connection that the server has just dropped shows only in use.
+    """Decorator for what may be asked again: a connection that the server has just dropped shows only in use.
 
     Where no connection can be had at all, it is not asked again: the caller has waited long enough.
     """
 
     @wraps(question)
     def asked(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return question(*args, **kwargs)
-        except (OperationalError, InterfaceError) as error:
-            if isinstance(error.__cause__, PoolTimeout):
-                raise
+        for pause in _PAUSES_S:
+            try:
+                return question(*args, **kwargs)
+            except (OperationalError, InterfaceError) as error:
+                if isinstance(error.__cause__, PoolTimeout):
+                    raise
+            time.sleep(pause)
         return question(*args, **kwargs)
 
     return asked
