@@ -1,13 +1,19 @@
-"""From a message as Evolution sends it to the command that records it: masked and hashed, whichever door it came by."""
+"""From what Evolution sends to the commands that record it: masked and hashed, whichever door it came by."""
 
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 import msgspec
+import structlog
 
-from adapters.evolution import InboundMessage
+from adapters.evolution import Envelope, InboundMessage
+from adapters.telemetry import RECEIVED, count_ignored
 from adapters.vault import TenantKey
+from api.commands import Done, Intent, Step
+from api.wiring import WriteSide
+from domain.connections import Connection
+from domain.errors import NotFound
 from domain.masking import mask
 from domain.messages import Message, ReceiveMessage, message, message_id
 
@@ -16,12 +22,55 @@ from domain.messages import Message, ReceiveMessage, message, message_id
 MAX_DOCUMENT: Final = 64 * 2**20
 
 
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class Received(msgspec.Struct, frozen=True):
+    """What became of a delivery's messages: newly stored, stored before, of no interest, refused; and the position."""
+
+    received: int
+    duplicates: int
+    ignored: int
+    refused: int
+    position: int
+
+
 class Origin(msgspec.Struct, frozen=True):
     """The connection that messages come from: whose it is, and the hash that stands for the company on it."""
 
     connection_id: UUID
     tenant_id: UUID
     company_sender: str
+
+
+def record(write: WriteSide, source: Connection, envelope: Envelope, moment: datetime) -> Received:
+    """Mask, hash and record all that is in a delivery of this connection; blocks on the database.
+
+    Every transport ends here. What is recorded already is a duplicate and does no harm, so whatever goes wrong may be
+    tried again with the same envelope. Raises `NotFound` where the connection does not exist, and what the log raises.
+    """
+    if source.tenant_id is None:
+        raise NotFound("there is no such connection")
+    key, origin = write.vault.key(source.tenant_id), Origin(source.id, source.tenant_id, source.company_sender)
+    receptions = [reception(origin, key, inbound, moment) for inbound in envelope.messages]
+    intents = [Intent((Step(empty, (command,)),), new=True) for empty, command in receptions]
+    outcomes = write.commands.handle_many(intents) if intents else []
+    done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
+    duplicates = sum(outcome.duplicate for outcome in done)
+    result = Received(
+        received=len(done) - duplicates,
+        duplicates=duplicates,
+        ignored=len(envelope.ignored),
+        refused=len(outcomes) - len(done),
+        position=max((outcome.position for outcome in done), default=0),
+    )
+    for ignored in envelope.ignored:
+        count_ignored(ignored.kind, ignored.reason)
+        if ignored.reason == "unknown":
+            _log.info("an unknown kind arrived", kind=ignored.kind, connection=str(source.id))
+    for outcome, number in (("received", result.received), ("duplicate", duplicates), ("refused", result.refused)):
+        RECEIVED.labels(outcome).inc(number)
+    return result
 
 
 def reception(

@@ -20,7 +20,9 @@ class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
     `external_id` is the sender's client's id (1 to 256 printable ASCII characters; unique only together with the
     connection, `chat` and `from_me`). `chat` and `author` are canonical and **plain** (`domain.identity`): hash them
     before they are stored. `author` is None when the company wrote it. `text` is **unmasked**, not blank, without NUL
-    and at most 65,536 bytes of UTF-8. `sent_at` is in UTC.
+    and at most 65,536 bytes of UTF-8. `sent_at` is in UTC. `chat_lid` and `author_lid` are the LIDs (`lid:...`) that
+    the delivery gave for the other side of a 1:1 chat and for the author, whether or not it gave a phone as well:
+    where `chat == chat_lid`, no phone is known.
     """
 
     external_id: str
@@ -31,6 +33,8 @@ class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     text: str
     sent_at: datetime
+    chat_lid: str | None = None
+    author_lid: str | None = None
 
     def __repr__(self) -> str:
         """Leave everything personal out: reprs end up in logs and tracebacks."""
@@ -41,6 +45,45 @@ class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
         return [("kind", self.kind), ("from_me", self.from_me), ("is_group", self.is_group)]
 
 
+class InboundEdit(msgspec.Struct, frozen=True, kw_only=True):
+    """A message says something else from now on.
+
+    It is found by `external_id` within the connection: the rest of Evolution's key is written from the editor's side
+    (EVOLUTION.md). `chat` (canonical, plain) and `from_me` say which of several messages with that id is meant, where
+    they can be told, seen from ours; else None. `text` as in `InboundMessage`; `edited_at` in UTC, None where unknown.
+    """
+
+    external_id: str
+    chat: str | None
+    from_me: bool | None
+    text: str
+    edited_at: datetime | None
+
+    def __repr__(self) -> str:
+        """Leave everything personal out."""
+        return f"InboundEdit(from_me={self.from_me}, ...)"
+
+
+class InboundDeletion(msgspec.Struct, frozen=True, kw_only=True):
+    """A message was deleted for everyone; found as with `InboundEdit`."""
+
+    external_id: str
+    chat: str | None
+    from_me: bool | None
+    deleted_at: datetime | None
+
+    def __repr__(self) -> str:
+        """Leave everything personal out."""
+        return f"InboundDeletion(from_me={self.from_me}, ...)"
+
+
+class InboundState(msgspec.Struct, frozen=True, kw_only=True):
+    """What `connection.update` says of the instance: `open`, `connecting` or `close`, and WhatsApp's number for why."""
+
+    state: str
+    reason: int | None
+
+
 class Ignored(msgspec.Struct, frozen=True):
     """Something that leads to no message. Both fields are safe to log: no content, no number, no name of a person."""
 
@@ -49,12 +92,18 @@ class Ignored(msgspec.Struct, frozen=True):
 
 
 class Envelope(msgspec.Struct, frozen=True):
-    """One delivery: `event` in its dotted spelling, the sending instance's name, and what was in it, in order."""
+    """One delivery: `event` in its dotted spelling, the sending instance's name, and what was in it, in order.
+
+    `state` is the last one of the delivery; None in most.
+    """
 
     event: str
     instance: str
     messages: tuple[InboundMessage, ...]
     ignored: tuple[Ignored, ...]
+    edits: tuple[InboundEdit, ...] = ()
+    deletions: tuple[InboundDeletion, ...] = ()
+    state: InboundState | None = None
 
 
 class EnvelopeError(ValueError):

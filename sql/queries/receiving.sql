@@ -1,0 +1,2 @@
+-- name: known_connections(name)
+SELECT tenant_id, name FROM evosense.known_connections(:name::text);
