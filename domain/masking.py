@@ -27,6 +27,7 @@ from domain import masking_patterns as patterns
 from domain import masking_pix as pix
 from domain.check_digits import is_card, is_cnpj, is_cpf
 from domain.identity import AREA_CODES
+from domain.masking_folding import FOLDING
 
 CPF: Final = "[CPF]"
 CNPJ: Final = "[CNPJ]"
@@ -57,11 +58,13 @@ def _emails(pattern: re.Pattern[str], folded: str) -> list[Span]:
     return spans
 
 
-def _accepted(pattern: re.Pattern[str], accept: Callable[[re.Match[str]], Span | None], folded: str) -> list[Span]:
+def _accepted(
+    pattern: re.Pattern[str], accept: Callable[[re.Match[str]], Span | None], folded: str, where: slice
+) -> list[Span]:
     """Return the accepted matches from left to right; after a refused one, go on at the next character."""
     spans: list[Span] = []
-    at = 0
-    while (match := pattern.search(folded, at)) is not None:
+    at = where.start
+    while (match := pattern.search(folded, at, where.stop)) is not None:
         span = accept(match)
         if span is None:
             at = match.start() + 1
@@ -122,6 +125,11 @@ def _called_other(match: re.Match[str], group: str | int = 0) -> bool:
     return cue is not None and not (cue["gap"].startswith(". ") and len(_digits(match[group])) > 10)
 
 
+def _begun_by_letters(match: re.Match[str]) -> bool:
+    before = match.string[max(0, match.start() - 8) : match.start()].lower()
+    return before[-1:].isalpha() and not before.endswith(("tel", "fone", "cel", "zap", "whats", "fixo"))
+
+
 def _phone_in_brazil(match: re.Match[str]) -> Span | None:
     if not match[0].isdecimal():
         return match.span()
@@ -130,7 +138,9 @@ def _phone_in_brazil(match: re.Match[str]) -> Span | None:
     if match["mobile"] or match["country"]:
         return match.span()
     # Ten bare digits are an order number as easily as a landline. No mobile has been so short since 2016.
-    return None if match[0][-8] in "6789" or pix.in_address(match) else match.span()
+    if match[0][-8] in "6789" or pix.in_address(match) or _begun_by_letters(match):
+        return None
+    return match.span()
 
 
 def _phone_abroad(match: re.Match[str]) -> Span | None:
@@ -151,9 +161,27 @@ def _phone_after_cue(match: re.Match[str]) -> Span | None:
     return None if _called_other(match, "number") else match.span("number")
 
 
+def _phone_after_weak_cue(match: re.Match[str]) -> Span | None:
+    group = "mobile" if match["mobile"] else "landline"
+    return None if _called_other(match, group) else match.span(group)
+
+
+def _phones_joined(folded: str, ends: list[int]) -> list[Span]:
+    """Return the telephones that follow others, which end at `ends`, by an "e", an "ou" or a comma."""
+    spans: list[Span] = []
+    for at in ends:
+        while (match := patterns.PHONE_JOINED.match(folded, at)) is not None:
+            spans.append(match.span("number"))
+            at = match.end()  # noqa: PLW2901 - a list of any length, in one pass
+    return spans
+
+
 def _cpf_without_zeros(digits: str) -> bool:
     return is_cpf(digits.zfill(11))
 
+
+#: No pattern begins so far before its first digit, or ends so far behind its last one.
+_REACH: Final = 80
 
 #: In order of precedence: the proof of a check digit comes before the shape of a telephone.
 _DETECTORS: Final = (
@@ -175,9 +203,10 @@ _DETECTORS: Final = (
     (patterns.PHONE_IN_BRAZIL, _phone_in_brazil, PHONE),
     (patterns.PHONE_IN_GROUPS, _whole, PHONE),
     (patterns.PHONE_ABROAD, _phone_abroad, PHONE),
+    (patterns.PHONE_ABROAD_DIALLED, _whole, PHONE),
     (patterns.PHONE_WITHOUT_AREA, _whole, PHONE),
     (patterns.PHONE_AFTER_CUE, _phone_after_cue, PHONE),
-    (patterns.PHONE_AFTER_WEAK_CUE, _phone_after_cue, PHONE),
+    (patterns.PHONE_AFTER_WEAK_CUE, _phone_after_weak_cue, PHONE),
 )
 
 
@@ -191,6 +220,14 @@ def _blank(folded: str, spans: list[Span]) -> str:
     return "".join((*pieces, folded[at:])) if spans else folded
 
 
+def _around_digits(folded: str) -> slice:
+    """Return where numbers are and the words that announce them: most of a message need not be searched."""
+    first, from_the_end = patterns.DIGIT.search(folded), patterns.DIGIT.search(folded[::-1])
+    if first is None or from_the_end is None:
+        return slice(0, 0)
+    return slice(max(0, first.start() - _REACH), len(folded) - from_the_end.start() + _REACH)
+
+
 def _find(folded: str) -> list[tuple[int, int, str]]:
     found: list[tuple[int, int, str]] = []
 
@@ -198,56 +235,38 @@ def _find(folded: str) -> list[tuple[int, int, str]]:
         found.extend((start, end, token) for start, end in spans)
         return _blank(folded, spans)
 
-    folded = take(_accepted(pix.PAYLOAD, pix.payload, folded), PIX)
-    folded = take(_accepted(pix.KEY, pix.key, folded), PIX)
-    folded = _blank(folded, [match.span() for match in patterns.PROTECTED.finditer(folded)])
-    folded = take(_emails(patterns.DOMAIN, folded), EMAIL)
-    folded = take(_emails(patterns.DOMAIN_TYPED_OTHERWISE, folded), EMAIL)
+    lower = folded.lower()
+    where = _around_digits(folded)
+    if "br.gov.bcb.pix" in lower:
+        folded = take(_accepted(pix.PAYLOAD, pix.payload, folded, where), PIX)
+    folded = take(_accepted(pix.KEY, pix.key, folded, where), PIX)
+    folded = _blank(folded, [match.span() for match in patterns.PROTECTED.finditer(folded, where.start, where.stop)])
+    if "@" in folded or "arroba" in lower:
+        folded = take(_emails(patterns.DOMAIN, folded), EMAIL)
+        folded = take(_emails(patterns.DOMAIN_TYPED_OTHERWISE, folded), EMAIL)
     for pattern, accept, token in _DETECTORS:
-        folded = take(_accepted(pattern, accept, folded), token)
+        folded = take(_accepted(pattern, accept, folded, where), token)
+    ends = [match.end() for match in re.finditer(re.escape(PHONE), folded)]
+    ends += [end for _, end, token in found if token == PHONE]
+    take(_phones_joined(folded, ends), PHONE)
     return sorted(found)
 
 
-# -------------------------------------------------------------------------------------------------- folding
-
-
-class _Folding(dict[int, str]):
-    """Maps a code point to the one ASCII character it stands for, to itself, or to nothing if it is invisible."""
-
-    def __missing__(self, code: int) -> str:
-        character = chr(code)
-        if character.isascii():
-            return character
-        category = unicodedata.category(character)
-        if category in ("Cf", "Mn", "Me"):  # zero-width and bidirectional marks, variation selectors, keycaps
-            return ""
-        if category == "Nd":
-            return str(unicodedata.decimal(character))
-        if category == "Zs":
-            return " "
-        if category == "Pd" or character == "\N{MINUS SIGN}":
-            return "-"
-        if character in "·•∙․":
-            return "."
-        compatible = unicodedata.normalize("NFKC", character)
-        # Superscripts and ordinal signs ("m²", "nº") do not stand for the digit or letter they resemble.
-        return (
-            compatible if len(compatible) == 1 and compatible.isascii() and category not in ("No", "Lo") else character
-        )
-
-
-_FOLDING: Final = _Folding()
+def _worth_a_look(folded: str) -> bool:
+    if patterns.DIGIT.search(folded) is not None and patterns.WORTH_A_LOOK.search(folded) is not None:
+        return True
+    return "@" in folded or "arroba" in folded.lower()
 
 
 def mask(text: str) -> str:
     """Return the text with personal numbers and addresses replaced by their tokens; `mask(mask(x)) == mask(x)`."""
     while True:
-        folded = text if text.isascii() else text.translate(_FOLDING)
-        found = _find(folded) if patterns.WORTH_A_LOOK.search(folded) else []
+        folded = text if text.isascii() else text.translate(FOLDING)
+        found = _find(folded) if _worth_a_look(folded) else []
         if not found:
             return text
         # Where invisible characters were dropped, say which character of the text each folded one was.
-        index = range(len(text)) if len(folded) == len(text) else [at for at, c in enumerate(text) if _FOLDING[ord(c)]]
+        index = range(len(text)) if len(folded) == len(text) else [at for at, c in enumerate(text) if FOLDING[ord(c)]]
         pieces: list[str] = []
         at = 0
         for start, end, token in found:

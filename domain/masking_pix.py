@@ -55,14 +55,10 @@ def payload(match: re.Match[str]) -> tuple[int, int]:
     return (match.start(), end)
 
 
-def _in_address(before: str) -> bool:
-    word = before[-1:] and not before[-1].isspace() and before.split()[-1]
-    return bool(word) and ("://" in word or word.startswith("www.") or ("/" in word and "." in word))
-
-
 def in_address(match: re.Match[str]) -> bool:
     """Tell whether the match is a part of a web address."""
-    return _in_address(match.string[max(0, match.start() - 200) : match.start()])
+    before = re.split(r"\s", match.string[max(0, match.start() - 200) : match.start()])[-1]
+    return "://" in before or before.startswith("www.") or ("/" in before and "." in before)
 
 
 def key(match: re.Match[str]) -> tuple[int, int] | None:
@@ -84,6 +80,7 @@ def key(match: re.Match[str]) -> tuple[int, int] | None:
         return None
     if cues or CUE.search(after):
         return (start, end) if random or not bare else None
-    if bare or not random or in_address(match) or _FILE_NAME_ENDS.match(text, end):
+    # Files have such names.
+    if bare or not random or in_address(match) or text[start - 1 : start] == "_" or _FILE_NAME_ENDS.match(text, end):
         return None
     return (start, end)
