@@ -131,13 +131,13 @@ _NO_YEARS = r"(?!(?:19|20)[0-9]{2}[ -]{1,3}(?:19|20)[0-9]{2})"
 _NO_PRICE = r"(?<!R\$)(?<!R\$ )"
 _CUE_BEGINS, _CUE_ENDS = r"(?<!\[)(?<![^\W\d])", r"(?![^\W\d_])"
 PHONE_AFTER_CUE: Final = re.compile(
-    rf"{_CUE_BEGINS}(?:tel(?:efone)?|fone|cel(?:ular)?|zap(?:zap)?|wh?ats(?:app)?|wpp)s?{_CUE_ENDS}[^0-9\n\[\0]{{0,24}}"
+    rf"{_CUE_BEGINS}(?:tel(?:efone)?|fone|fixo|cel(?:ular)?|zap(?:zap)?|wh?ats(?:app)?|wpp)s?{_CUE_ENDS}[^0-9\n\[\0]{{0,24}}"
     rf"{_NO_PRICE}(?P<number>{_MOBILE}|{_NO_YEARS}[2-9][0-9]{{3}}[ .-]{{0,3}}[0-9]{{4}}){END}{_NO_CENTS}",
     re.IGNORECASE,
 )
 #: Words that announce other numbers too: what follows has to look more like a telephone.
 PHONE_AFTER_WEAK_CUE: Final = re.compile(
-    rf"{_CUE_BEGINS}(?:contatos?|recados?|lig(?:a|ar|ue|uem)|cham(?:a|ar|e|em)|anot[ae]"
+    rf"{_CUE_BEGINS}(?:contatos?|recados?|privado|pv|lig(?:a|ar|ue|uem)|cham(?:a|ar|e|em)|anot[ae]"
     rf"|(?:meu|seu|novo|outro) n[uú]mero|n[uú]mero (?:novo|del[ea]|d[oa] m(?:eu|inha))){_CUE_ENDS}"
     rf"(?:[^0-9\n\[\0]{{0,16}}{_NO_PRICE}(?P<mobile>{_MOBILE})"
     rf"|[^0-9\n\[\0]{{1,6}}{_NO_PRICE}(?P<landline>{_NO_YEARS}[2-5][0-9]{{3}}-[0-9]{{4}})){END}{_NO_CENTS}",
@@ -150,9 +150,10 @@ PHONE_JOINED: Final = re.compile(
 
 #: At the end of what precedes a number: it is called something else than a telephone or a Pix key.
 OTHER_NUMBER_CUE: Final = re.compile(
-    r"(?<![^\W\d_])(?:pedido|protocolo|nota|nf-?e?|danfe|c[oó]d(?:igo)?|rastre(?:io|amento)|ordem|chamado|ticket|fatura"
+    r"(?<![^\W\d_])(?:ped(?:ido)?|order|prot(?:ocolo)?|nota|nf-?e?|danfe|c[oó]d(?:igo)?|rastre(?:io|amento)|ordem|chamado|ticket|fatura"
     r"|boleto|contrato|matr[ií]cula|lote|s[eé]rie|serial|sku|ref(?:er[eê]ncia)?|compra|reserva|processo|or[cç]amento"
     r"|instala[cç][aã]o|imei|ean|txid|transa[cç][aã]o|o\.s)"
-    r"(?: (?:[eé]|eh|foi|o|id|n[uú]m(?:ero)?|fiscal)(?![^\W\d_])){0,3}(?P<gap>[ :.#º°n(-]{0,6})$",
+    r"(?:[ _](?:[eé]|eh|foi|o|id|(?:de )?n[uú]m(?:ero)?|de(?= n[º°.])|fiscal)(?![^\W\d_])){0,3}"
+    r"(?P<gap>[ :.#º°n(=-]{0,6})$",
     re.IGNORECASE,
 )
