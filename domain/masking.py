@@ -176,8 +176,10 @@ def _phones_joined(folded: str, ends: list[int]) -> list[Span]:
     return spans
 
 
-def _cpf_without_zeros(digits: str) -> bool:
-    return is_cpf(digits.zfill(11))
+def _cpf_without_zeros(match: re.Match[str]) -> Span | None:
+    # Two digits less to prove it by: what it is called counts.
+    is_one = is_cpf(match["number"].zfill(11)) and not _called_other(match, "number")
+    return match.span("number") if is_one else None
 
 
 #: No pattern begins so far before its first digit, or ends so far behind its last one.
@@ -191,7 +193,7 @@ _DETECTORS: Final = (
     (patterns.LINK, _number, PHONE),
     (patterns.CPF, _proved(is_cpf), CPF),
     (patterns.CPF_AFTER_CUE, _proved(is_cpf, "number"), CPF),
-    (patterns.CPF_WITHOUT_ZEROS, _proved(_cpf_without_zeros, "number"), CPF),
+    (patterns.CPF_WITHOUT_ZEROS, _cpf_without_zeros, CPF),
     (patterns.CARD_OF_19, _proved(is_card), CARD),
     (patterns.CARD, _proved(is_card), CARD),
     (patterns.CARD_AFTER_CUE, _card_after_cue, CARD),

@@ -127,12 +127,13 @@ PHONE_ABROAD: Final = re.compile(
 )
 PHONE_WITHOUT_AREA: Final = re.compile(rf"{START}9 ?[0-9]{{4}}-[0-9]{{4}}{END}")
 _MOBILE = r"9[ .-]{0,2}[0-9]{4}[ .-]{0,3}[0-9]{4}"
-_NO_YEARS = r"(?!(?:19|20)[0-9]{2}[ -]{1,3}(?:19|20)[0-9]{2})"
+# Neither two years nor one of the numbers of companies that are the same in the whole country.
+_NOT_ELSE = r"(?!(?:19|20)[0-9]{2}[ -]{1,3}(?:19|20)[0-9]{2}|(?:300[34]|400[0-9]|4020)[ .-])"
 _NO_PRICE = r"(?<!R\$)(?<!R\$ )"
 _CUE_BEGINS, _CUE_ENDS = r"(?<!\[)(?<![^\W\d])", r"(?![^\W\d_])"
 PHONE_AFTER_CUE: Final = re.compile(
     rf"{_CUE_BEGINS}(?:tel(?:efone)?|fone|fixo|cel(?:ular)?|zap(?:zap)?|wh?ats(?:app)?|wpp)s?{_CUE_ENDS}[^0-9\n\[\0]{{0,24}}"
-    rf"{_NO_PRICE}(?P<number>{_MOBILE}|{_NO_YEARS}[2-9][0-9]{{3}}[ .-]{{0,3}}[0-9]{{4}}){END}{_NO_CENTS}",
+    rf"{_NO_PRICE}(?P<number>{_MOBILE}|{_NOT_ELSE}[2-9][0-9]{{3}}[ .-]{{0,3}}[0-9]{{4}}){END}{_NO_CENTS}",
     re.IGNORECASE,
 )
 #: Words that announce other numbers too: what follows has to look more like a telephone.
@@ -140,12 +141,12 @@ PHONE_AFTER_WEAK_CUE: Final = re.compile(
     rf"{_CUE_BEGINS}(?:contatos?|recados?|privado|pv|lig(?:a|ar|ue|uem)|cham(?:a|ar|e|em)|anot[ae]"
     rf"|(?:meu|seu|novo|outro) n[uú]mero|n[uú]mero (?:novo|del[ea]|d[oa] m(?:eu|inha))){_CUE_ENDS}"
     rf"(?:[^0-9\n\[\0]{{0,16}}{_NO_PRICE}(?P<mobile>{_MOBILE})"
-    rf"|[^0-9\n\[\0]{{1,6}}{_NO_PRICE}(?P<landline>{_NO_YEARS}[2-5][0-9]{{3}}-[0-9]{{4}})){END}{_NO_CENTS}",
+    rf"|[^0-9\n\[\0]{{1,6}}{_NO_PRICE}(?P<landline>{_NOT_ELSE}[2-5][0-9]{{3}}-[0-9]{{4}})){END}{_NO_CENTS}",
     re.IGNORECASE,
 )
 #: "(11) 98765-0001 e 98765-0002", right after a telephone.
 PHONE_JOINED: Final = re.compile(
-    rf" ?(?:ou|e|/|,) ?(?P<number>{_MOBILE}|{_NO_YEARS}[2-5][0-9]{{3}}-[0-9]{{4}}){END}{_NO_CENTS}", re.IGNORECASE
+    rf" ?(?:ou|e|/|,) ?(?P<number>{_MOBILE}|{_NOT_ELSE}[2-5][0-9]{{3}}-[0-9]{{4}}){END}{_NO_CENTS}", re.IGNORECASE
 )
 
 #: At the end of what precedes a number: it is called something else than a telephone or a Pix key.

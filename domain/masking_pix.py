@@ -58,7 +58,7 @@ def payload(match: re.Match[str]) -> tuple[int, int]:
 def in_address(match: re.Match[str]) -> bool:
     """Tell whether the match is a part of a web address."""
     before = re.split(r"\s", match.string[max(0, match.start() - 200) : match.start()])[-1]
-    return "://" in before or before.startswith("www.") or ("/" in before and "." in before)
+    return "://" in before or before.startswith("www.") or before.count("/") > 1 or ("/" in before and "." in before)
 
 
 def key(match: re.Match[str]) -> tuple[int, int] | None:

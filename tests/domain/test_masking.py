@@ -15,6 +15,7 @@ from domain.check_digits import is_card, is_cnpj, is_cpf
 from domain.masking import mask
 
 KEY, BARE_KEY = "9793cfa0-177f-4a67-8c45-c1f37835dfad", "80000c1bc6614abead67bd18c988d496"
+PAYLOAD = f"00020126580014br.gov.bcb.pix0136{KEY}5204000053039865802BR5903Rui6006RECIFE62070503***63041D3D"
 NBSP, ZERO_WIDTH, NARROW, DASH = "\u00a0", "\u200b", "\u202f", "\u2011"
 
 
@@ -99,6 +100,24 @@ NBSP, ZERO_WIDTH, NARROW, DASH = "\u00a0", "\u200b", "\u202f", "\u2011"
         ("3056 930902 5904", "[CARTÃO]"),
         ("6062826786276634", "[CARTÃO]"),
         ("6759649826438453", "[CARTÃO]"),
+        # Pix: a key of version 4, called one or not called anything
+        (KEY, "[PIX]"),
+        (KEY.upper(), "[PIX]"),
+        (KEY.replace("-", " "), "[PIX]"),
+        (f"pix:{BARE_KEY}", "pix:[PIX]"),
+        (f"{BARE_KEY} é a minha chave", "[PIX] é a minha chave"),
+        (f"a chave pix do pedido: {KEY}", "a chave pix do pedido: [PIX]"),
+        (f"chave https://exemplo.com/{KEY}", "chave https://exemplo.com/[PIX]"),
+        ("chave 123e4567-e89b-12d3-a456-551132654321", "chave [PIX]"),
+        (f"[PIX] {KEY} {KEY}", "[PIX] [PIX] [PIX]"),
+        # Pix: the whole payload, well formed or not
+        (f"{PAYLOAD}abc", "[PIX]abc"),
+        (f"{PAYLOAD.upper()} ok", "[PIX] ok"),
+        (f"{PAYLOAD}{PAYLOAD}", "[PIX][PIX]"),
+        (f"{PAYLOAD[:-4]} não deu", "[PIX] não deu"),
+        (f"{PAYLOAD[:90]}\n{PAYLOAD}", "[PIX]\n[PIX]"),
+        (PAYLOAD.replace("5903Rui", "5907Rui"), "[PIX]"),
+        (f"…0014br.gov.bcb.pix0136{KEY}5204000053039865802BR5903Rui6304ABCD!", "…0014[PIX]!"),
         # glued and mixed
         ("52998224725-11987654321", "[CPF]-[TELEFONE]"),
         ("x@y.com11987654321", "[EMAIL][TELEFONE]"),
@@ -162,6 +181,20 @@ def test_masked(text: str, masked: str) -> None:
         "3525 1012 3456 7800 0195 5500 1000 0000 0110 0000 0010",
         "35251012345678000195550010000000011000000010",
         "123e4567-e89b-12d3-a456-551132654321",
+        "123e4567-e89b-12d3-a456-551132654321 é a versão 1",
+        f"pedido {KEY}",
+        f"https://exemplo.com/r/{KEY}",
+        f"GET /r/{KEY}",
+        f"{KEY}.pdf",
+        f"IMG_{KEY}.jpg",
+        f"licença {BARE_KEY}",
+        f"[PIX] {BARE_KEY}",  # a token is no cue
+        f"pix, txid {BARE_KEY}",
+        "pix E00416968202411281530a1b2c3d4e5f",  # the id of a transfer, by chance with the digits of a version 4
+        "pix 12345678901241238123123456789012",
+        "o padrão é br.gov.bcb.pix, e começa com 000201",
+        "ligue 4004-1234 ou tel 4003 5678",
+        "CPF: pedido 1234567890",  # with a 0 before it, a CPF
         "https://maps.google.com/?q=-23.5505199123,-46.6333091234",
         "[TELEFONE] 98765432 unidades",
         "fulano@ arroba @fulana",
