@@ -96,7 +96,7 @@ def people_of(key: Key, remote: str, from_me: bool, row_participant: object, own
 
 def our_hints(key: Key, own: str | None, kind: str) -> Hints:
     """Read a key that is written from our side. Raises `Refusal` where it is no conversation."""
-    remote = remote_of(key, kind) if key.get("remoteJid") else None
+    remote = _conversation(key, kind)
     from_me = key.get("fromMe")
     known = from_me if isinstance(from_me, bool) else None
     try:
@@ -112,7 +112,7 @@ def editors_hints(key: Key, own: str | None, kind: str) -> Hints:
     Only what is certain: in a customer's key the chat is our own number, in ours it is the customer's. Our own LID is
     unknown, so a LID alone tells nothing. Raises `Refusal` where it is no conversation.
     """
-    remote = remote_of(key, kind) if key.get("remoteJid") else None
+    remote = _conversation(key, kind)
     if remote is None:
         return Hints(None, None)
     if is_group(remote):
@@ -124,6 +124,12 @@ def editors_hints(key: Key, own: str | None, kind: str) -> Hints:
     if own in people:
         return Hints(None, False)
     return Hints(phones.pop(), True) if phones and not own.startswith("lid:") else Hints(None, None)
+
+
+def _conversation(key: Key, kind: str) -> str | None:
+    """Return `remoteJid` or None: a change is found by the message's id, and good without an address."""
+    remote = key.get("remoteJid")
+    return remote_of(key, kind) if isinstance(remote, str) and remote else None
 
 
 def _chat_of(key: Key, remote: str, from_me: bool, own: str | None) -> str:
