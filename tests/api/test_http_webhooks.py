@@ -284,7 +284,7 @@ NOT_AUTHENTIC: dict[str, Callable[[], dict[str, str]]] = {
 
 @pytest.mark.parametrize("how", AUTHENTIC)
 def test_right_secrets_are_let_in(system: System, hook: str, how: str) -> None:
-    answer = system.client.post(hook, content=sample("23-connection-update-open"), headers=AUTHENTIC[how]())
+    answer = system.client.post(hook, content=sample("48-unknown-event"), headers=AUTHENTIC[how]())
     assert system.checked(answer, 200)["ignored"] == 1
 
 
@@ -342,7 +342,7 @@ def test_no_envelope_at_all(system: System, hook: str, body: bytes, says: str) -
 
 def test_whatever_the_content_type(system: System, hook: str) -> None:
     headers = {"X-EvoSense-Token": TOKEN, "content-type": "text/plain"}
-    answer = system.client.post(hook, content=sample("23-connection-update-open"), headers=headers)
+    answer = system.client.post(hook, content=sample("48-unknown-event"), headers=headers)
     assert system.checked(answer, 200)["ignored"] == 1
 
 

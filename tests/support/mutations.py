@@ -1,6 +1,5 @@
 """Payloads that are almost right: samples of JSON with a few things changed, the same ones for the same seed."""
 
-import copy
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +20,11 @@ _ODD: Final[tuple[Any, ...]] = (
 _NAMES: Final = (
     "", "0", "key", "id", "keyId", "message", "messages", "data", "event", "instance", "sender", "type", "text",
     "caption", "fromMe", "remoteJid", "remoteJidAlt", "participant", "senderPn", "messageTimestamp", "timestampMs",
-    "status", "update", "messageStubType", "conversation", "extendedTextMessage", "editedMessage", "protocolMessage",
-    "ephemeralMessage", "viewOnceMessageV2", "audioMessage", "speechToText", "reactionMessage", "unheardOfMessage",
+    "status", "update", "messageStubType", "conversation", "extendedTextMessage", "editedMessage",
+    "protocolMessage", "ephemeralMessage", "viewOnceMessageV2", "audioMessage", "speechToText", "reactionMessage",
+    "unheardOfMessage", "state", "statusReason",
 )  # fmt: skip
+_SPOILERS: Final = ("\0", "\ud83d", "\u200b", " ", "\n", "@", ":", "9", "é" * 40_000)
 _WRAPPERS: Final = ("ephemeralMessage", "editedMessage", "deviceSentMessage", "protocolMessage", "unheardOfMessage")
 _MOST_CHANGES: Final = 4
 
@@ -31,19 +32,25 @@ _MOST_CHANGES: Final = 4
 def mutations(samples: Sequence[bytes], count: int, seed: int) -> Iterator[bytes]:
     """Yield `count` bodies, each made of one of the samples (JSON in UTF-8) by one to four changes.
 
-    Values are replaced, deleted, doubled, swapped, renamed, wrapped, given another type, or taken from another sample;
-    some bodies are then cut or damaged as bytes, so that they are no JSON any more. Equal arguments give equal bodies.
+    Values are replaced, deleted, doubled, swapped, renamed, wrapped, given another type, spoilt by a character, or
+    taken from another sample; some bodies are then cut or damaged as bytes, so that they are no JSON any more. Equal
+    arguments give equal bodies.
     """
     rng = random.Random(seed)  # noqa: S311 - not for secrets
     trees = [json.loads(sample) for sample in samples]
     for _ in range(count):
-        root = {"": copy.deepcopy(rng.choice(trees))}
+        root = {"": _copy(rng.choice(trees))}
         for _ in range(rng.randint(1, _MOST_CHANGES)):
             places = _places(root)
             if places:
-                rng.choice(_CHANGES)(rng, rng.choice(places), places, trees)
+                rng.choice(_CHANGES)(rng, _chosen(rng, places), places, trees)
         body = _encoded(rng, root.get(""))
         yield rng.choice(_DAMAGES)(rng, body) if rng.random() < 0.15 else body
+
+
+def _copy(value: Any) -> Any:
+    # `copy.deepcopy` calls itself three times a level, which is too much for what is wrapped sixty times.
+    return json.loads(json.dumps(value))
 
 
 def _places(root: Node) -> list[Place]:
@@ -59,6 +66,12 @@ def _places(root: Node) -> list[Place]:
     return found
 
 
+def _chosen(rng: random.Random, places: list[Place]) -> Place:
+    """One of the places: as often one that a reader looks at as any."""
+    read = [place for place in places if place[1] in _NAMES]
+    return rng.choice(read if read and rng.random() < 0.5 else places)
+
+
 def _encoded(rng: random.Random, value: Any) -> bytes:
     if rng.random() < 0.5:
         return json.dumps(value).encode()
@@ -71,9 +84,9 @@ def _encoded(rng: random.Random, value: Any) -> bytes:
 def _any(rng: random.Random, trees: list[Any]) -> Any:
     """An odd value, or a piece of a sample."""
     if rng.random() < 0.6:
-        return copy.deepcopy(rng.choice(_ODD))
+        return _copy(rng.choice(_ODD))
     node, key = rng.choice(_places({"": rng.choice(trees)}))
-    return copy.deepcopy(node[key])
+    return _copy(node[key])
 
 
 def _replace(rng: random.Random, place: Place, _: list[Place], trees: list[Any]) -> None:
@@ -88,11 +101,11 @@ def _delete(_: random.Random, place: Place, __: list[Place], ___: list[Any]) -> 
 
 def _double(rng: random.Random, place: Place, _: list[Place], __: list[Any]) -> None:
     node, key = place
-    value = copy.deepcopy(node[key])
+    value = _copy(node[key])
     if isinstance(node, list):
         node.insert(key, value)
     elif isinstance(value, list):
-        value.extend(copy.deepcopy(value))
+        value.extend(_copy(value))
         node[key] = value
     else:
         node[rng.choice(_NAMES)] = value
@@ -101,7 +114,7 @@ def _double(rng: random.Random, place: Place, _: list[Place], __: list[Any]) -> 
 def _swap(rng: random.Random, place: Place, places: list[Place], _: list[Any]) -> None:
     (node, key), (other, name) = place, rng.choice(places)
     # Copied: a value must not end up inside itself.
-    node[key], other[name] = copy.deepcopy(other[name]), copy.deepcopy(node[key])
+    node[key], other[name] = _copy(other[name]), _copy(node[key])
 
 
 def _rename(rng: random.Random, place: Place, _: list[Place], __: list[Any]) -> None:
@@ -121,7 +134,7 @@ def _add(rng: random.Random, place: Place, _: list[Place], trees: list[Any]) -> 
 
 def _wrap(rng: random.Random, place: Place, _: list[Place], __: list[Any]) -> None:
     node, key = place
-    for _times in range(rng.choice((1, 1, 1, 2, 9, 300))):
+    for _times in range(rng.choice((1, 1, 1, 2, 9, 60))):
         shape = rng.random()
         if shape < 0.4:
             node[key] = {rng.choice(_WRAPPERS): {"message": node[key]}}
@@ -145,8 +158,18 @@ def _retype(rng: random.Random, place: Place, _: list[Place], __: list[Any]) -> 
         node[key] = rng.choice((str(value), [value], {"low": value, "high": 0}))
 
 
+def _spoil(rng: random.Random, place: Place, _: list[Place], __: list[Any]) -> None:
+    node, key = place
+    value = node[key]
+    if isinstance(value, str):
+        at = rng.randint(0, len(value))
+        node[key] = value[:at] + rng.choice(_SPOILERS) + value[at:]
+    elif isinstance(value, int | float):
+        node[key] = rng.choice((-value, value * 1000, value / 1000, float("nan"), float("inf"), value + 10**9))
+
+
 _CHANGES: Final[tuple[Callable[[random.Random, Place, list[Place], list[Any]], None], ...]] = (
-    _replace, _replace, _delete, _double, _swap, _rename, _add, _wrap, _retype,
+    _replace, _replace, _spoil, _delete, _double, _swap, _rename, _add, _wrap, _retype,
 )  # fmt: skip
 
 
