@@ -14,6 +14,7 @@ import msgspec
 
 from adapters.evolution.content import clean, read_content, type_of
 from adapters.evolution.model import Envelope, EnvelopeError, Ignored, InboundMessage, Refusal, safe_name
+from adapters.evolution.state import read_state
 from adapters.evolution.timestamps import read_timestamp
 from domain.identity import NotAJid, canonical_chat, canonical_person, is_group, server_of
 
@@ -169,7 +170,8 @@ def parse_object(envelope: object, *, now: datetime) -> Envelope:
         reason = (
             "not handled yet" if event in _LATER else "not about messages" if event in _UNINTERESTING else "unknown"
         )
-        return Envelope(event, instance, (), (Ignored(event, reason),))
+        state = read_state(envelope) if event == "connection.update" else None
+        return Envelope(event, instance, (), (Ignored(event, reason),), state=state)
     data = envelope.get("data")
     if data is None:
         raise EnvelopeError("`data` is missing; expected a message or an array of messages")
