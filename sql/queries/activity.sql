@@ -48,13 +48,21 @@ FROM evosense_ops.connection_last
 WHERE connection_id = ANY (:connection_ids::uuid[]);
 
 -- name: all_time(connection_id)
-SELECT transport, outcome, kind, reason, count
+SELECT NULL AS hour, transport, outcome, kind, reason, count
 FROM evosense_ops.connection_activity
 WHERE connection_id = :connection_id AND hour = '-infinity'
 ORDER BY transport, outcome, kind, reason;
 
--- name: by_hour(connection_id, since, until)
+-- name: of_period(connection_id, since, until)
+SELECT NULL AS hour, transport, outcome, kind, reason, sum(count)::bigint AS count
+FROM evosense_ops.connection_activity
+WHERE connection_id = :connection_id AND hour >= :since AND hour < :until
+GROUP BY transport, outcome, kind, reason
+ORDER BY transport, outcome, kind, reason;
+
+-- name: by_hour(connection_id, since, until, most)
 SELECT hour, transport, outcome, kind, reason, count
 FROM evosense_ops.connection_activity
-WHERE connection_id = :connection_id AND hour >= :since AND hour < :until AND hour > '-infinity'
-ORDER BY hour, transport, outcome, kind, reason;
+WHERE connection_id = :connection_id AND hour >= :since AND hour < :until
+ORDER BY hour, transport, outcome, kind, reason
+LIMIT :most;
