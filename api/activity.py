@@ -121,6 +121,18 @@ class Activity:
                         self._last[place] = _later(seen, self._last.get(place, Last()))
                 raise
 
+    def forget(self, tenant_id: UUID) -> None:
+        """Delete everything that was counted of a tenant, for when it is erased. Raises what the database raises."""
+        with self._writing:
+            with self._lock:
+                for key in [key for key in self._counts if key.tenant_id == tenant_id]:
+                    del self._counts[key]
+                for place in [place for place in self._last if place[1] == tenant_id]:
+                    del self._last[place]
+            with self._datastore.get_connection() as conn, conn.transaction():
+                _ACTIVITY.forget_tenant_counts(conn, tenant_id=tenant_id)
+                _ACTIVITY.forget_tenant_last(conn, tenant_id=tenant_id)
+
     def close(self) -> None:
         """Write what is left and stop. What can't be written now is lost, with a word in the log."""
         self._stop.set()
