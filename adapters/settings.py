@@ -1,15 +1,18 @@
 """The configuration: environment variables that begin with `EVOSENSE_`, checked once at the start."""
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DEFAULT_HOME = Path(".evosense")
+#: Characters that mean themselves in an address.
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)
 
 
 class SettingsError(Exception):
@@ -42,6 +45,9 @@ class Settings(BaseSettings):
     api_host: str = Field("127.0.0.1", description="address that the API listens on")
     api_port: int = Field(8080, ge=0, le=65535, description="port that the API listens on; 0 takes a free one")
     public_url: str | None = Field(None, description="how the API is reached from outside; used in webhook addresses")
+    webhook_token: SecretStr | None = Field(
+        None, min_length=16, description="lets Evolution's global webhook in; without it, that door is closed"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged")
     log_format: Literal["console", "json"] = Field("json", description="how it is logged")
     worker_batch: int = Field(64, ge=1, le=1024, description="messages that the worker takes at once")
@@ -52,6 +58,13 @@ class Settings(BaseSettings):
     wait_timeout: float = Field(
         10.0, ge=0, le=60, description="seconds that a query waits for the position it was given"
     )
+
+    @field_validator("webhook_token")
+    @classmethod
+    def _fits_into_an_address(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not _UNRESERVED.fullmatch(token.get_secret_value()):
+            raise ValueError("it stands in an address: use letters, digits and -._~ alone (openssl rand -hex 32)")
+        return token
 
     @classmethod
     def load(cls) -> "Settings":

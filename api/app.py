@@ -16,7 +16,21 @@ from litestar.openapi.plugins import JsonRenderPlugin, SwaggerRenderPlugin
 from litestar.openapi.spec import Components, SecurityRequirement, SecurityScheme
 from litestar.response import File, Redirect
 
-from api import authn, connections, health, history_http, messages, metric_series, metrics, search, tenancy, webhooks
+from api import (
+    authn,
+    connection_activity,
+    connection_test,
+    connections,
+    global_webhook,
+    health,
+    history_http,
+    messages,
+    metric_series,
+    metrics,
+    search,
+    tenancy,
+    webhooks,
+)
 from api.idempotency import provide_key
 from api.openapi import with_errors
 from api.problems import HANDLERS, ProblemError
@@ -70,7 +84,14 @@ def create_app(services: Services) -> Litestar:
             Router("/", route_handlers=with_errors(authn.PUBLIC), tags=["users"]),
             Router("/", route_handlers=with_errors(authn.HANDLERS), tags=["users"], security=bearer),
             Router("/", route_handlers=with_errors(tenancy.HANDLERS), tags=["tenants"], security=bearer),
-            Router("/", route_handlers=with_errors(connections.HANDLERS), tags=["connections"], security=bearer),
+            Router(
+                "/",
+                route_handlers=with_errors(
+                    [*connections.HANDLERS, *connection_activity.HANDLERS, *connection_test.HANDLERS]
+                ),
+                tags=["connections"],
+                security=bearer,
+            ),
             Router("/", route_handlers=with_errors(messages.HANDLERS), tags=["messages"], security=bearer),
             Router("/", route_handlers=with_errors(search.HANDLERS), tags=["search"], security=bearer),
             Router("/", route_handlers=with_errors(history_http.HANDLERS), tags=["history"], security=bearer),
@@ -83,7 +104,13 @@ def create_app(services: Services) -> Litestar:
         ],
     )
     return Litestar(
-        route_handlers=[api, *with_errors(webhooks.HANDLERS), *health.HANDLERS, asset, root],
+        route_handlers=[
+            api,
+            *with_errors([*webhooks.HANDLERS, *global_webhook.HANDLERS]),
+            *health.HANDLERS,
+            asset,
+            root,
+        ],
         middleware=[DefineMiddleware(Authentication, exclude_from_auth_key="public", exclude=["^/docs"])],
         dependencies={
             "services": Provide(_services, sync_to_thread=False),

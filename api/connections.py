@@ -1,13 +1,17 @@
 """Connections: the Evolution instances of a tenant. A token goes in and never comes out."""
 
 import asyncio
+from collections import defaultdict
 from datetime import datetime
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, get, post, put
+from psycopg import AsyncConnection
 
 from adapters.vault import Vault
+from api.activity import totals
 from api.commands import Key
 from api.common import (
     Accepted,
@@ -21,6 +25,7 @@ from api.common import (
     stream_of,
     until_reached,
 )
+from api.connection_activity import Totals
 from api.problems import ProblemError
 from api.security import Principal, admins_only
 from api.services import Services, now
@@ -35,6 +40,7 @@ from domain.connections import (
 )
 from sql import queries
 
+_ACTIVITY: Final = queries("activity", "apsycopg")
 _CONNECTIONS: Final = queries("connections", "apsycopg")
 
 #: What a connection's token is sealed for; part of what its ciphertext is bound to.
@@ -58,7 +64,11 @@ class TokenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ConnectionRow(msgspec.Struct, frozen=True):
-    """A connection as the read model has it, and where its webhook goes."""
+    """A connection as the read model has it, where its webhook goes, and what came from it.
+
+    `state`: the last recorded state of the Evolution instance (`open`, `connecting`, `close`), with WhatsApp's number
+    for why; null where it never told one. `last_message_at`: when a new message was last taken. `totals`: of all time.
+    """
 
     id: int
     name: str
@@ -67,6 +77,11 @@ class ConnectionRow(msgspec.Struct, frozen=True):
     webhook_url: str
     created_at: datetime
     updated_at: datetime
+    state: str | None
+    state_reason: int | None
+    state_changed_at: datetime | None
+    last_message_at: datetime | None
+    totals: Totals
 
 
 class ConnectionCreated(msgspec.Struct, frozen=True):
@@ -103,7 +118,8 @@ async def list_connections(
     await until_reached(services, wait_for)
     async with services.reads.as_tenant(principal.tenant_id) as conn:
         rows = [row async for row in _CONNECTIONS.connections(conn, after=after, page=limit + 1)]
-    return cursor_page(rows, [_row(services, request, row) for row in rows], limit)
+        shown = await _with_activity(conn, services, request, rows)
+    return cursor_page(rows, shown, limit)
 
 
 @get("/connections/{identifier:int}")
@@ -118,9 +134,9 @@ async def get_connection(
     await until_reached(services, wait_for)
     async with services.reads.as_tenant(principal.tenant_id) as conn:
         row = await _CONNECTIONS.connection(conn, id=identifier)
-    if row is None:
-        raise ProblemError(404, f"there is no connection {identifier}")
-    return _row(services, request, row)
+        if row is None:
+            raise ProblemError(404, f"there is no connection {identifier}")
+        return (await _with_activity(conn, services, request, [row]))[0]
 
 
 @put("/connections/{identifier:int}/token", guards=[admins_only])
@@ -128,7 +144,7 @@ async def rotate_token(
     identifier: int, data: TokenRequest, services: Services, principal: Principal, key: Key | None
 ) -> Response[Accepted]:
     """Set another token; the old one stops working at once."""
-    stream_id = await _stream(services, identifier, principal)
+    stream_id = await stream(services, identifier, principal)
     sealed = await asyncio.to_thread(services.write.vault.seal_text, principal.tenant_id, data.evo_token, TOKEN_PURPOSE)
     return await answer(services, connection(stream_id), RotateToken(at=now(), sealed_token=sealed), key)
 
@@ -138,7 +154,7 @@ async def activate_connection(
     identifier: int, services: Services, principal: Principal, key: Key | None
 ) -> Response[Accepted]:
     """Accept messages again."""
-    stream_id = await _stream(services, identifier, principal)
+    stream_id = await stream(services, identifier, principal)
     return await answer(services, connection(stream_id), ActivateConnection(at=now()), key)
 
 
@@ -147,7 +163,7 @@ async def deactivate_connection(
     identifier: int, services: Services, principal: Principal, key: Key | None
 ) -> Response[Accepted]:
     """Refuse messages from now on. Evolution does not send again what was refused."""
-    stream_id = await _stream(services, identifier, principal)
+    stream_id = await stream(services, identifier, principal)
     return await answer(services, connection(stream_id), DeactivateConnection(at=now()), key)
 
 
@@ -170,13 +186,31 @@ def webhook_url(services: Services, request: Request[Any, Any, Any], identifier:
     return f"{base.rstrip('/')}/webhooks/evolution/{identifier}"
 
 
-async def _stream(services: Services, identifier: int, principal: Principal) -> Any:
+async def stream(services: Services, identifier: int, principal: Principal) -> UUID:
+    """The stream of the tenant's connection with that id. Raises `ProblemError` 404."""
     return await stream_of(services, identifier, ConnectionRegistered.type_name, principal, "connection")
 
 
-def _row(services: Services, request: Request[Any, Any, Any], row: dict[str, Any]) -> ConnectionRow:
-    url = webhook_url(services, request, connection_id(row["tenant_id"], row["name"]))
-    return msgspec.convert({**row, "webhook_url": url}, ConnectionRow)
+async def _with_activity(
+    conn: AsyncConnection[Any], services: Services, request: Request[Any, Any, Any], rows: list[dict[str, Any]]
+) -> list[ConnectionRow]:
+    ids = [connection_id(row["tenant_id"], row["name"]) for row in rows]
+    counted: defaultdict[UUID, list[dict[str, Any]]] = defaultdict(list)
+    async for count in _ACTIVITY.totals(conn, connection_ids=ids):
+        counted[count["connection_id"]].append(count)
+    last = {one["connection_id"]: one["message_at"] async for one in _ACTIVITY.last(conn, connection_ids=ids)}
+    return [
+        msgspec.convert(
+            {
+                **row,
+                "webhook_url": webhook_url(services, request, identifier),
+                "last_message_at": last.get(identifier),
+                "totals": totals(counted[identifier]),
+            },
+            ConnectionRow,
+        )
+        for row, identifier in zip(rows, ids, strict=True)
+    ]
 
 
 HANDLERS: list[Any] = [

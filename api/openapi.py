@@ -34,5 +34,5 @@ def with_errors(handlers: Sequence[HTTPRouteHandler]) -> list[HTTPRouteHandler]:
 def _statuses(handler: HTTPRouteHandler) -> list[int]:
     changes = "GET" not in handler.http_methods
     conflicts = changes or bool(handler.opt.get("conflicts"))
-    of_one = any("{" in path for path in handler.paths)
+    of_one = any("{" in path for path in handler.paths) or bool(handler.opt.get("missing"))
     return [400, 401, 403, *([404] if of_one else []), *([409] if conflicts else []), *([422] if changes else []), 503]

@@ -2,7 +2,7 @@
 
 import logging
 from traceback import walk_tb
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import psycopg
@@ -35,6 +35,16 @@ _TITLES = {
     503: "Not available at the moment",
     504: "Not in time",
 }
+
+#: The database does not answer, which passes by itself. Anything else of it is a fault of ours, and trying again would
+#: not help.
+UNAVAILABLE: Final = (
+    OperationalError,
+    InterfaceError,
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    PoolTimeout,
+)
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -131,12 +141,7 @@ HANDLERS: dict[Any, Any] = {
     ValidationException: _validation,
     HTTPException: _http,
     Overloaded: _overloaded,
-    # What passes by itself. Anything else of the database is a fault of ours, and trying again would not help.
-    OperationalError: _unavailable,
-    InterfaceError: _unavailable,
-    psycopg.OperationalError: _unavailable,
-    psycopg.InterfaceError: _unavailable,
-    PoolTimeout: _unavailable,
+    **dict.fromkeys(UNAVAILABLE, _unavailable),
     Contended: _contended,
     UnicodeDecodeError: _undecodable,
     RecursionError: _undecodable,

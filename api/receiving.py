@@ -1,5 +1,7 @@
 """From what Evolution sends to the commands that record it: masked and hashed, whichever door it came by."""
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -7,13 +9,14 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from adapters.evolution import Envelope, InboundMessage
+from adapters.evolution import Envelope, InboundMessage, InboundState
 from adapters.telemetry import RECEIVED, count_ignored
 from adapters.vault import TenantKey
-from api.commands import Done, Intent, Step
+from api.activity import Outcome as Became
+from api.commands import Done, Intent, Outcome, Step
 from api.wiring import WriteSide
-from domain.connections import Connection
-from domain.errors import NotFound
+from domain.connections import Connection, ReportState, connection
+from domain.errors import AlreadyExists, DomainError, Invalid, NotAllowed, NotFound
 from domain.masking import mask
 from domain.messages import Message, ReceiveMessage, message, message_id
 
@@ -21,6 +24,13 @@ from domain.messages import Message, ReceiveMessage, message, message_id
 #: along, and a history its ten thousand rows.
 MAX_DOCUMENT: Final = 64 * 2**20
 
+#: How a refusal is counted; what is none of these is `other`.
+_REFUSALS: Final[dict[type[DomainError], str]] = {
+    Invalid: "invalid",
+    NotAllowed: "not allowed",
+    NotFound: "not found",
+    AlreadyExists: "exists already",
+}
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -43,14 +53,22 @@ class Origin(msgspec.Struct, frozen=True):
     company_sender: str
 
 
-def record(write: WriteSide, source: Connection, envelope: Envelope, moment: datetime) -> Received:
+def record(
+    write: WriteSide, source: Connection, envelope: Envelope, moment: datetime, transport: str = "webhook"
+) -> Received:
     """Mask, hash and record all that is in a delivery of this connection; blocks on the database.
 
-    Every transport ends here. What is recorded already is a duplicate and does no harm, so whatever goes wrong may be
-    tried again with the same envelope. Raises `NotFound` where the connection does not exist, and what the log raises.
+    Every transport ends here; `transport` is a name of `api/vocabulary.py`, for the counters. `source` is the
+    connection as it is now: who holds one for longer loads it again for each delivery (`AggregateCache`), or a
+    deactivation is noticed late. What is recorded already is a duplicate and does no harm, so whatever goes wrong may
+    be tried again with the same envelope. Raises `NotFound` where the connection does not exist, `NotAllowed` where it
+    is deactivated, and what the log raises.
     """
     if source.tenant_id is None:
         raise NotFound("there is no such connection")
+    if not source.is_active:
+        write.activity.note(source, transport, "refused", kind="delivery", reason="deactivated")
+        raise NotAllowed("the connection is deactivated")
     key, origin = write.vault.key(source.tenant_id), Origin(source.id, source.tenant_id, source.company_sender)
     receptions = [reception(origin, key, inbound, moment) for inbound in envelope.messages]
     intents = [Intent((Step(empty, (command,)),), new=True) for empty, command in receptions]
@@ -64,6 +82,9 @@ def record(write: WriteSide, source: Connection, envelope: Envelope, moment: dat
         refused=len(outcomes) - len(done),
         position=max((outcome.position for outcome in done), default=0),
     )
+    if envelope.state is not None:
+        _report(write, source, envelope.state, moment, transport)
+    _count(write, source, envelope, outcomes, moment, transport)
     for ignored in envelope.ignored:
         count_ignored(ignored.kind, ignored.reason)
         if ignored.reason == "unknown":
@@ -71,6 +92,41 @@ def record(write: WriteSide, source: Connection, envelope: Envelope, moment: dat
     for outcome, number in (("received", result.received), ("duplicate", duplicates), ("refused", result.refused)):
         RECEIVED.labels(outcome).inc(number)
     return result
+
+
+def _report(write: WriteSide, source: Connection, told: InboundState, moment: datetime, transport: str) -> None:
+    """Record the state that an instance told, if it is another one, and remember it in any case."""
+    command = ReportState(at=moment, state=told.state, reason=told.reason, told_at=told.told_at)
+    write.commands.handle(connection(source.id), command)
+    write.activity.saw(source, moment, state=told.state)
+    write.activity.note(source, transport, "state", kind=told.state)
+
+
+def _count(
+    write: WriteSide,
+    source: Connection,
+    envelope: Envelope,
+    outcomes: Sequence[Outcome],
+    moment: datetime,
+    transport: str,
+) -> None:
+    """Count on the connection what became of a delivery."""
+    counts: Counter[tuple[Became, str, str]] = Counter()
+    newest: datetime | None = None
+    for inbound, outcome in zip(envelope.messages, outcomes, strict=True):
+        if not isinstance(outcome, Done):
+            counts["refused", inbound.kind, _REFUSALS.get(type(outcome), "other")] += 1
+        elif outcome.duplicate:
+            counts["duplicate", inbound.kind, ""] += 1
+        else:
+            counts["accepted", inbound.kind, ""] += 1
+            newest = inbound.sent_at if newest is None else max(newest, inbound.sent_at)
+    for ignored in envelope.ignored:
+        counts["ignored", ignored.kind, ignored.reason] += 1
+    for (became, kind, reason), count in counts.items():
+        write.activity.note(source, transport, became, kind=kind, reason=reason, count=count)
+    if newest is not None:
+        write.activity.saw(source, moment, sent_at=newest)
 
 
 def reception(

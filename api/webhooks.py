@@ -13,10 +13,10 @@ from uuid import UUID
 from litestar import Request, Response, post
 
 from adapters.evolution import EnvelopeError, parse
-from adapters.telemetry import REFUSED
 from adapters.tokens import is_evolution_bearer
 from api.common import POSITION_HEADER
 from api.connections import TOKEN_PURPOSE
+from api.door_counts import Visitor, refusals_counted
 from api.problems import ProblemError
 from api.receiving import MAX_DOCUMENT, Received, record
 from api.services import Services, now
@@ -39,16 +39,28 @@ async def evolution_webhook(
     Authenticate with the connection's token: header `X-EvoSense-Token` or `apikey`, a bearer token, or Evolution's
     `jwt_key`.
     """
-    try:
-        with services.door.entered():
-            source = await asyncio.to_thread(services.aggregates.load, connection(identifier))
-            _authenticate(services, source, request, now())
-            body = await request.body()
-            outcome = await asyncio.to_thread(receive, services, source, body)
-    except ProblemError as error:
-        REFUSED.labels(str(error.status)).inc()
-        raise
+    # As it was when last asked for, so that also what is refused without a look at the log is counted.
+    visitor = Visitor("webhook", services.aggregates.known(connection(identifier)))
+    with refusals_counted(services.write.activity, visitor), services.door.entered():
+        visitor.source = source = await asyncio.to_thread(services.aggregates.load, connection(identifier))
+        _authenticate(services, source, request, now())
+        body = await request.body()
+        outcome = await asyncio.to_thread(receive, services, source, body)
     return Response(outcome, headers={POSITION_HEADER: str(outcome.position)})
+
+
+@post(
+    "/webhooks/evolution/{identifier:uuid}/{event:str}",
+    public=True,
+    status_code=200,
+    include_in_schema=False,
+    request_max_body_size=MAX_DOCUMENT,
+)
+async def evolution_webhook_by_events(
+    identifier: UUID, event: str, services: Services, request: Request[Any, Any, Any]
+) -> Response[Received]:
+    """The same with the event's name behind the address, as Evolution's `webhook by events` has it."""
+    return await evolution_webhook.fn(identifier, services, request)  # type: ignore[no-any-return]
 
 
 def receive(services: Services, source: Connection, body: bytes) -> Received:
@@ -81,4 +93,4 @@ def _authenticate(services: Services, source: Connection, request: Request[Any, 
         raise ProblemError(403, "the connection is deactivated")
 
 
-HANDLERS: list[Any] = [evolution_webhook]
+HANDLERS: list[Any] = [evolution_webhook, evolution_webhook_by_events]

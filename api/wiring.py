@@ -21,6 +21,7 @@ from adapters.event_store import (
 from adapters.master_keys import master_keys
 from adapters.settings import Settings
 from adapters.vault import Vault
+from api.activity import Activity
 from api.commands import CommandBus
 from projections.build import Builder
 from projections.catalog import all_projections
@@ -43,10 +44,12 @@ class WriteSide:
     log: EventLog
     commands: CommandBus
     group: GroupCommit
+    activity: Activity
 
     def close(self) -> None:
-        """Append what was accepted, then let go of the database."""
+        """Append what was accepted, write what was counted, then let go of the database."""
         self.group.close()
+        self.activity.close()
         self.datastore.close()
 
 
@@ -56,7 +59,7 @@ def write_side(settings: Settings, *, role: Role = "evosense_writer") -> WriteSi
     recorder = LogRecorder(datastore)
     group = GroupCommit(recorder.append)
     log = EventLog(recorder, StructMapper(vault), group)
-    return WriteSide(datastore, vault, log, CommandBus(log), group)
+    return WriteSide(datastore, vault, log, CommandBus(log), group, Activity(datastore))
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """Connection: one instance of Evolution API that speaks to us, and the secret it proves itself with."""
 
+from datetime import datetime, timedelta
 from typing import Annotated, Final, Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from msgspec.structs import replace
 
-from domain.aggregate import Aggregate, Command, derived_id
+from domain.aggregate import Aggregate, Command, derived_id, with_zone
 from domain.errors import AlreadyExists, Invalid, NotFound
 from domain.event import SEALED, Event, event_type
 from domain.limits import fitting, storable
@@ -15,6 +16,16 @@ from domain.limits import fitting, storable
 MAX_SEALED_TOKEN: Final = 255
 #: The documented column `messages_message.sender`.
 MAX_SENDER: Final = 64
+#: What an instance may be.
+STATES: Final = ("open", "connecting", "close")
+#: Larger reasons are none.
+MAX_REASON: Final = 999_999
+#: WhatsApp's numbers for an end that Evolution does not try to get over: logged out, forbidden, and the like.
+FINAL_REASONS: Final = frozenset({401, 402, 403, 406})
+#: For so long after an end, yet another passing reason for it is no change.
+QUIET: Final = timedelta(minutes=15)
+#: Evolution retries a delivery for 20 minutes: what its clock puts so far before the last state is a late one.
+_LATE: Final = timedelta(minutes=30)
 
 
 @event_type("connections.ConnectionRegistered")
@@ -49,6 +60,19 @@ class ConnectionDeactivated(Event, frozen=True, kw_only=True):
     """Messages of this connection are refused."""
 
 
+@event_type("connections.ConnectionStateChanged")
+class ConnectionStateChanged(Event, frozen=True, kw_only=True):
+    """The instance told that it is in another state: `open`, `connecting` or `close`, with WhatsApp's number for why.
+
+    `told_at` is the Evolution server's own clock, whose zone can't be relied on: it is good for nothing but to be
+    compared with another one of the same server. `connections.md` says which changes are recorded.
+    """
+
+    state: str
+    reason: int | None
+    told_at: datetime | None
+
+
 class RegisterConnection(Command, frozen=True, kw_only=True):
     """Let an Evolution instance send us messages."""
 
@@ -73,8 +97,19 @@ class DeactivateConnection(Command, frozen=True, kw_only=True):
     """Refuse messages from now on."""
 
 
+class ReportState(Command, frozen=True, kw_only=True):
+    """The instance tells its state; see `ConnectionStateChanged`."""
+
+    state: str
+    reason: int | None = None
+    told_at: datetime | None = None
+
+
 class Connection(Aggregate, frozen=True, kw_only=True):
-    """State of a connection. Its stream id is derived from tenant and name, which makes names unique in a tenant."""
+    """State of a connection. Its stream id is derived from tenant and name, which makes names unique in a tenant.
+
+    `instance` is the last recorded state of the Evolution instance; None where it never told one.
+    """
 
     tenant_id: UUID | None = None
     name: str = ""
@@ -82,6 +117,7 @@ class Connection(Aggregate, frozen=True, kw_only=True):
     sealed_token: str = ""
     company_sender: str = ""
     is_active: bool = False
+    instance: ConnectionStateChanged | None = None
 
     def evolve(self, event: Event) -> Self:
         """See `Aggregate.evolve`."""
@@ -103,6 +139,8 @@ class Connection(Aggregate, frozen=True, kw_only=True):
                 return replace(after, is_active=True)
             case ConnectionDeactivated():
                 return replace(after, is_active=False)
+            case ConnectionStateChanged():
+                return replace(after, instance=event)
         return after
 
     def decide(self, command: Command) -> tuple[Event, ...]:
@@ -119,7 +157,45 @@ class Connection(Aggregate, frozen=True, kw_only=True):
                 return () if self.is_active else (self._event(ConnectionActivated, command, self.tenant_id),)
             case DeactivateConnection():
                 return (self._event(ConnectionDeactivated, command, self.tenant_id),) if self.is_active else ()
+            case ReportState():
+                return self._report(command, self.tenant_id)
         raise Invalid(f"a connection does not understand {type(command).__name__}")
+
+    def _report(self, command: ReportState, tenant_id: UUID) -> tuple[Event, ...]:
+        if command.state not in STATES:
+            raise Invalid(f"a connection's state is one of {', '.join(STATES)}")
+        if command.reason is not None and not 0 <= command.reason <= MAX_REASON:
+            raise Invalid(f"the reason of a state is a number up to {MAX_REASON}")
+        told_at = None if command.told_at is None else with_zone("told_at", command.told_at)
+        if not self._is_change(command):
+            return ()
+        return (
+            self._event(
+                ConnectionStateChanged,
+                command,
+                tenant_id,
+                state=command.state,
+                reason=command.reason,
+                told_at=told_at,
+            ),
+        )
+
+    def _is_change(self, told: ReportState) -> bool:
+        """Whether it is worth an event: an instance that can't connect tells `connecting` and `close` without end."""
+        last = self.instance
+        if last is None:
+            return True
+        if told.told_at and last.told_at and timedelta(0) < last.told_at - told.told_at <= _LATE:
+            return False
+        match told.state:
+            case "open":
+                return last.state != "open"
+            case "connecting":
+                # An attempt after an end is not recorded, its outcome is.
+                return last.state == "open"
+        if last.state != "close":
+            return True
+        return told.reason != last.reason and (told.reason in FINAL_REASONS or told.at - last.at >= QUIET)
 
     def _register(self, command: RegisterConnection) -> tuple[Event, ...]:
         if self.exists:

@@ -1,23 +1,38 @@
-"""Connections, in the documented table `connections_evolutionconnection`, and under which hash the company writes."""
+"""Connections, in the documented table `connections_evolutionconnection`, under which hash the company writes, and in
+which state the instances are."""
 
 from collections import defaultdict
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from psycopg import Connection
 
-from domain.connections import ConnectionActivated, ConnectionDeactivated, ConnectionRegistered, TokenRotated
+from domain.connections import (
+    ConnectionActivated,
+    ConnectionDeactivated,
+    ConnectionRegistered,
+    ConnectionStateChanged,
+    TokenRotated,
+)
 from domain.event import Event
 from projections.batch import Batch
 from sql import LIVE, queries
 
+#: Events that change the row of the documented table.
+_ROW_EVENTS: Final[tuple[type[Event], ...]] = (
+    ConnectionRegistered,
+    TokenRotated,
+    ConnectionActivated,
+    ConnectionDeactivated,
+)
+
 
 class ConnectionsProjection:
-    """See `Projection`. A batch becomes at most three statements. Connections are few: no COPY into bare tables."""
+    """See `Projection`. A batch becomes at most four statements. Connections are few: no COPY into bare tables."""
 
     name = "connections"
-    tables = ("connections_evolutionconnection", "connections_companysender")
-    events: tuple[type[Event], ...] = (ConnectionRegistered, TokenRotated, ConnectionActivated, ConnectionDeactivated)
+    tables = ("connections_evolutionconnection", "connections_companysender", "connections_state")
+    events: tuple[type[Event], ...] = (*_ROW_EVENTS, ConnectionStateChanged)
 
     def __init__(self, schema: str = LIVE, *, bare: bool = False) -> None:
         self._queries = queries("connections", schema=schema)
@@ -26,7 +41,7 @@ class ConnectionsProjection:
         """See `Projection.project`."""
         registered = batch.of(ConnectionRegistered)
         changes: defaultdict[UUID, dict[str, Any]] = defaultdict(dict)
-        for _, event in batch.of_any(self.events):
+        for _, event in batch.of_any(_ROW_EVENTS):
             changes[event.originator_id] |= _change(event)
         if registered:
             born = [changes.pop(event.originator_id) for _, event in registered]
@@ -46,6 +61,16 @@ class ConnectionsProjection:
         if changes:
             ids = batch.row_ids(conn, list(changes))
             self._queries.change_connections(conn, ids=ids, **_columns(list(changes.values())))
+        if states := {event.originator_id: event for _, event in batch.of(ConnectionStateChanged)}:
+            told = list(states.values())
+            self._queries.put_connection_states(
+                conn,
+                connection_ids=batch.row_ids(conn, list(states)),
+                tenant_ids=[event.tenant_id for event in told],
+                states=[event.state for event in told],
+                reasons=[event.reason for event in told],
+                changed_ats=[event.at for event in told],
+            )
 
 
 def _change(event: Event) -> dict[str, Any]:

@@ -20,6 +20,11 @@ class AggregateCache:
         self._known: OrderedDict[UUID, Aggregate] = OrderedDict()
         self._lock = threading.Lock()
 
+    def known(self, empty: _A) -> _A | None:
+        """The aggregate as it was when it was last loaded here; None where it was not, or was forgotten since."""
+        with self._lock:
+            return cast(_A | None, self._known.get(empty.id))
+
     def load(self, empty: _A) -> _A:
         """The aggregate as it is now."""
         with self._lock:

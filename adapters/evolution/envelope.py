@@ -77,7 +77,7 @@ def parse_object(envelope: object, *, now: datetime) -> Envelope:
     data = envelope.get("data")
     if event in STATE_EVENTS:
         try:
-            return Envelope(event, instance, (), (), state=read_state(event, data))
+            return Envelope(event, instance, (), (), state=read_state(event, data, envelope.get("date_time")))
         except Refusal as refusal:
             return Envelope(event, instance, (), (refusal.ignored,))
     if event not in MESSAGE_EVENTS and event not in CHANGE_EVENTS:

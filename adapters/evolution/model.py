@@ -79,10 +79,15 @@ class InboundDeletion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InboundState(msgspec.Struct, frozen=True, kw_only=True):
-    """What `connection.update` says of the instance: `open`, `connecting` or `close`, and WhatsApp's number for why."""
+    """What `connection.update` says of the instance: `open`, `connecting` or `close`, and WhatsApp's number for why.
+
+    `told_at` is the server's `date_time`, which puts two deliveries of one server in order, and is good for nothing
+    else: it is local time, called UTC.
+    """
 
     state: str
     reason: int | None
+    told_at: datetime | None = None
 
 
 class Ignored(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from adapters.evolution.model import InboundState, Refusal
+from adapters.evolution.timestamps import read_clock
 from adapters.evolution.vocabulary import NO_STATE
 
 #: `status.instance` says `closed` where `connection.update` says `close`.
@@ -14,8 +15,8 @@ _ENDED: Final = frozenset({"logout.instance", "remove.instance"})
 _NUMBER: Final = re.compile("[0-9]{1,4}", re.ASCII)
 
 
-def read_state(event: str, data: object) -> InboundState:
-    """Return the state that an event of `STATE_EVENTS` tells.
+def read_state(event: str, data: object, date_time: object) -> InboundState:
+    """Return the state that an event of `STATE_EVENTS` tells; `date_time` is the envelope's.
 
     Raises:
         Refusal: it tells none that is known.
@@ -27,11 +28,11 @@ def read_state(event: str, data: object) -> InboundState:
         fields = {}
     reason = _number(fields.get("statusReason"), fields.get("disconnectionReasonCode"))
     if event in _ENDED:
-        return InboundState(state="close", reason=reason)
+        return InboundState(state="close", reason=reason, told_at=read_clock(date_time))
     for name in ("state", "status", "connection"):
         value = fields.get(name)
         if isinstance(value, str) and (state := _STATES.get(value.lower())):
-            return InboundState(state=state, reason=reason)
+            return InboundState(state=state, reason=reason, told_at=read_clock(date_time))
     raise Refusal(event, NO_STATE)
 
 

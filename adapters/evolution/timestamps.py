@@ -64,3 +64,18 @@ def timestamp_or_none(*values: object, now: datetime) -> datetime | None:
         except ValueError:
             continue
     return None
+
+
+#: Longer ones are no times.
+_LONGEST_CLOCK: Final = 40
+
+
+def read_clock(value: object) -> datetime | None:
+    """The server's own time (`date_time`), such as `2025-10-22T08:59:30.412Z`; None where there is none of use."""
+    if not isinstance(value, str) or len(value) > _LONGEST_CLOCK:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None and _EARLIEST.year <= moment.year < 2200 else None

@@ -7,6 +7,7 @@ GRANT SELECT ON
     evosense.authn_user,
     evosense.connections_evolutionconnection,
     evosense.connections_companysender,
+    evosense.connections_state,
     evosense.messages_message,
     evosense.messages_embedding,
     evosense.messages_embeddingmodel,
@@ -41,6 +42,8 @@ GRANT EXECUTE ON FUNCTION
 TO evosense_app;
 -- Where the vector search has indexes: rows of the session's tenant alone.
 GRANT SELECT ON evosense_ops.vector_segments TO evosense_app;
+-- What a connection sent and what became of it: of the session's tenant alone, too.
+GRANT SELECT ON evosense_ops.connection_activity, evosense_ops.connection_last TO evosense_app;
 GRANT EXECUTE ON FUNCTION
     evosense.vector_segments_of(uuid, text),
     evosense.nearest_by_index(uuid, text, halfvec, bigint),

@@ -8,6 +8,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON
     evosense.authn_user,
     evosense.connections_evolutionconnection,
     evosense.connections_companysender,
+    evosense.connections_state,
     evosense.messages_message,
     evosense.messages_embedding,
     evosense.messages_embeddingmodel,

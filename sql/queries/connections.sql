@@ -23,14 +23,26 @@ FROM unnest(:ids::bigint[], :evo_tokens::text[], :actives::bool[], :updated_ats:
     AS c(id, evo_token, is_active, updated_at)
 WHERE e.id = c.id;
 
+-- name: put_connection_states(connection_ids, tenant_ids, states, reasons, changed_ats)!
+INSERT INTO evosense.connections_state (connection_id, tenant_id, state, reason, changed_at)
+SELECT connection_id, tenant_id, state, reason, changed_at
+FROM unnest(:connection_ids::bigint[], :tenant_ids::uuid[], :states::text[], :reasons::int[], :changed_ats::timestamptz[])
+    AS t(connection_id, tenant_id, state, reason, changed_at)
+ON CONFLICT (connection_id) DO UPDATE
+SET state = excluded.state, reason = excluded.reason, changed_at = excluded.changed_at;
+
 -- name: connections(after, page)
-SELECT id, tenant_id, name, evo_ws_url, is_active, created_at, updated_at
-FROM evosense.connections_evolutionconnection
-WHERE id > :after
-ORDER BY id
+SELECT e.id, e.tenant_id, e.name, e.evo_ws_url, e.is_active, e.created_at, e.updated_at,
+    s.state, s.reason AS state_reason, s.changed_at AS state_changed_at
+FROM evosense.connections_evolutionconnection e
+LEFT JOIN evosense.connections_state s ON s.connection_id = e.id
+WHERE e.id > :after
+ORDER BY e.id
 LIMIT :page;
 
 -- name: connection(id)^
-SELECT id, tenant_id, name, evo_ws_url, is_active, created_at, updated_at
-FROM evosense.connections_evolutionconnection
-WHERE id = :id;
+SELECT e.id, e.tenant_id, e.name, e.evo_ws_url, e.is_active, e.created_at, e.updated_at,
+    s.state, s.reason AS state_reason, s.changed_at AS state_changed_at
+FROM evosense.connections_evolutionconnection e
+LEFT JOIN evosense.connections_state s ON s.connection_id = e.id
+WHERE e.id = :id;

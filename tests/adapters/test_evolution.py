@@ -1,6 +1,7 @@
 """What comes out of the samples of everything Evolution API sends."""
 
 import json
+from datetime import datetime
 
 import pytest
 
@@ -27,6 +28,12 @@ LATE_ORDER = message(
     1761134400,
     lid="lid:118273645546372",
 )
+
+
+def clock(time: str) -> datetime:
+    """What `date_time` says in the samples of that moment."""
+    return datetime.fromisoformat(f"2025-10-22T{time}.412+00:00")
+
 
 #: What is in each sample; those from `60` on, in a directory of their own, are one for each kind.
 EXPECTED: dict[str, Envelope] = {
@@ -105,7 +112,9 @@ EXPECTED: dict[str, Envelope] = {
         ),
         message("21CA73874E5925A221B6B748885E3FED", GROUP, "image", "Foto da fachada", 1760434400, author=ANTONIO),
     ),
-    "23-connection-update-open": holding("connection.update", InboundState(state="open", reason=200)),
+    "23-connection-update-open": holding(
+        "connection.update", InboundState(state="open", reason=200, told_at=clock("08:59:30"))
+    ),
     "25-duplicate-redelivery": holding("messages.upsert", LATE_ORDER),
     "30-websocket-nats-rabbit-envelope": holding("messages.upsert", LATE_ORDER),
     "40-document-with-caption-nested": holding(
@@ -283,9 +292,11 @@ EXPECTED: dict[str, Envelope] = {
         deletion("3A85AA03", RAFAEL),
         deletion("3A85AA04", RAFAEL),
     ),
-    "86-connection-closed": holding("connection.update", InboundState(state="close", reason=428)),
-    "87-logged-out": holding("logout.instance", InboundState(state="close", reason=None)),
-    "88-status-closed": holding("status.instance", InboundState(state="close", reason=401)),
+    "86-connection-closed": holding(
+        "connection.update", InboundState(state="close", reason=428, told_at=clock("09:30:00"))
+    ),
+    "87-logged-out": holding("logout.instance", InboundState(state="close", reason=None, told_at=clock("09:30:00"))),
+    "88-status-closed": holding("status.instance", InboundState(state="close", reason=401, told_at=clock("09:30:00"))),
     "89-secret-encrypted": holding("messages.upsert", Ignored("secretEncrypted", "encrypted")),
     "90-album": holding("messages.upsert", Ignored("album", "no text")),
     "91-meta-image": holding(

@@ -32,6 +32,11 @@ def test_a_token_goes_in_and_never_comes_out(system: System, admin: Account, ope
         "webhook_url": hook,
         "created_at": row["created_at"],
         "updated_at": row["updated_at"],
+        "state": None,
+        "state_reason": None,
+        "state_changed_at": None,
+        "last_message_at": None,
+        "totals": {"accepted": 0, "duplicate": 0, "ignored": 0, "refused": 0},
     }
     answers.append(system.client.get("/api/v1/connections", headers=operator.headers, params=wait))
     assert row in system.checked(answers[-1], 200)["items"]

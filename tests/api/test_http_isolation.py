@@ -80,6 +80,8 @@ def test_no_id_opens_anything_of_the_others(system: System, mine: Side, theirs: 
         ("PUT", f"/connections/{connection}/token", {"evo_token": "captured-by-another-tenant"}),
         ("POST", f"/connections/{connection}/activate", None),
         ("POST", f"/connections/{connection}/deactivate", None),
+        ("POST", f"/connections/{connection}/test", None),
+        ("GET", f"/connections/{connection}/activity", None),
         ("GET", f"/messages/{message}", None),
         ("GET", f"/messages/{message}/history", None),
         ("GET", f"/messages/{message}/similar", None),

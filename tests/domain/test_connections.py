@@ -1,5 +1,7 @@
 """What a connection does with its commands."""
 
+from datetime import timedelta
+
 import pytest
 
 from domain.connections import (
@@ -7,8 +9,10 @@ from domain.connections import (
     ConnectionActivated,
     ConnectionDeactivated,
     ConnectionRegistered,
+    ConnectionStateChanged,
     DeactivateConnection,
     RegisterConnection,
+    ReportState,
     RotateToken,
     TokenRotated,
     connection,
@@ -106,3 +110,77 @@ def test_a_connection_that_was_never_registered_is_not_found(command: RotateToke
 
 def test_a_command_of_another_aggregate_is_refused() -> None:
     given(EMPTY, REGISTERED).when(ReactivateTenant(at=NOW)).refused(Invalid, "ReactivateTenant")
+
+
+# ------------------------------------------------------------------------------------------- states of the instance
+
+
+def told(state: str, reason: int | None = None, *, after: float = 0, clock: float | None = None) -> ReportState:
+    """A state that is told some minutes after noon, by the server's clock so many minutes after another noon."""
+    told_at = None if clock is None else NOW - timedelta(hours=3) + timedelta(minutes=clock)
+    return ReportState(at=NOW + timedelta(minutes=after), state=state, reason=reason, told_at=told_at)
+
+
+def states(*commands: ReportState) -> list[tuple[str, int | None]]:
+    """What is recorded of them, in order."""
+    state, recorded = given(EMPTY, REGISTERED).state, []
+    for command in commands:
+        events = state.decide(command)
+        state = state.replay(events)
+        recorded += [(event.state, event.reason) for event in events if isinstance(event, ConnectionStateChanged)]
+    return recorded
+
+
+def test_a_state_is_recorded_once() -> None:
+    fact_of = fact(ConnectionStateChanged, EMPTY, 2, state="open", reason=200, told_at=None)
+    given(EMPTY, REGISTERED).when(told("open", 200)).then(fact_of)
+    given(EMPTY, REGISTERED, fact_of).when(told("open", 200)).then()
+    given(EMPTY, REGISTERED, fact_of).when(told("open", None, after=900)).then()
+    assert states(told("connecting"), told("connecting"), told("open"), told("close", 401), told("open")) == [
+        ("connecting", None),
+        ("open", None),
+        ("close", 401),
+        ("open", None),
+    ]
+
+
+def test_an_instance_that_fails_to_connect_does_not_fill_the_log() -> None:
+    told_ones = [told("open")]
+    for number in range(200):
+        told_ones += [
+            told("close", 408 if number % 2 else 428, after=number / 10),
+            told("connecting", after=number / 10),
+        ]
+    # 20 minutes of it: the first end, and after a quarter of an hour that the reason is another one by now.
+    assert states(*told_ones) == [("open", None), ("close", 428), ("close", 408)]
+
+
+def test_an_end_for_good_is_told_at_once() -> None:
+    assert states(told("close", 428), told("close", 408, after=1), told("close", 401, after=2)) == [
+        ("close", 428),
+        ("close", 401),
+    ]
+
+
+def test_a_delivery_that_comes_late_changes_nothing() -> None:
+    """Evolution retries for 20 minutes; the other webhook brings everything once more."""
+    close, opened = told("close", 428, clock=0), told("open", clock=1, after=1)
+    assert states(close, opened, told("close", 428, clock=0, after=20), told("open", clock=1, after=21)) == [
+        ("close", 428),
+        ("open", None),
+    ]
+    # A clock that was set back by an hour is believed again.
+    assert states(opened, told("close", 428, clock=-60, after=2)) == [("open", None), ("close", 428)]
+    # What comes without the server's time counts in the order in which it comes.
+    assert states(opened, told("close", 428, after=2)) == [("open", None), ("close", 428)]
+
+
+@pytest.mark.parametrize(("state", "reason"), [("refused", None), ("", None), ("open", -1), ("open", 10**7)])
+def test_what_is_no_state(state: str, reason: int | None) -> None:
+    given(EMPTY, REGISTERED).when(told(state, reason)).refused(Invalid, "state")
+    given(EMPTY).when(told("open")).refused(NotFound, "no such connection")
+
+
+def test_a_deactivated_connection_still_has_a_state() -> None:
+    state = fact(ConnectionStateChanged, EMPTY, 3, state="close", reason=401, told_at=None)
+    given(EMPTY, REGISTERED, DEACTIVATED).when(told("close", 401)).then(state)

@@ -14,6 +14,7 @@ SQL = HERE.parent.parent / "sql"
 #: Tables of schema evosense that the document does not have (docs/schema.md).
 SIDE_TABLES = {
     "connections_companysender",
+    "connections_state",
     "messages_embedding",
     "messages_embeddingmodel",
     "metrics_emotion",

@@ -19,6 +19,7 @@ WALLED = (
     "authn_user",
     "connections_evolutionconnection",
     "connections_companysender",
+    "connections_state",
     "messages_message",
     "messages_embedding",
     "messages_embeddingmodel",
@@ -41,6 +42,7 @@ INSERT INTO authn_user (id, password, username, tenant_id) VALUES ({n}, 'x', 'us
 INSERT INTO connections_evolutionconnection (id, tenant_id, name, evo_ws_url, evo_token)
     VALUES ({n}, '{t}', 'loja', 'wss://example', 'sealed');
 INSERT INTO connections_companysender VALUES ({n}, '{t}', 'hash');
+INSERT INTO connections_state VALUES ({n}, '{t}', 'open', 200, now());
 INSERT INTO messages_message (id, tenant_id, connection_id, chat_id, sender, text, created_at, embedding)
     VALUES ({n}, '{t}', {n}, 'chat', 'hash', 'olá', now(), array_fill(0.1, ARRAY[768])::vector);
 INSERT INTO messages_embedding VALUES ({n}, '{t}', 'm', array_fill(0.1, ARRAY[768])::halfvec);

@@ -32,6 +32,7 @@ _KEYS: Final = {
     "messages_embedding": ("tenant_id", "model", "message_id"),
     "messages_embeddingmodel": ("tenant_id", "position"),
     "connections_companysender": ("connection_id",),
+    "connections_state": ("connection_id",),
     "metrics_message": ("message_id",),
     "metrics_rollup": ("tenant_id", "author"),
     "metrics_emotion": ("tenant_id", "author", "emotion"),
@@ -82,6 +83,7 @@ class _Model:
         self._tenants: dict[UUID, Row] = {}
         self._connections: dict[int, Row] = {}
         self._senders: dict[int, Row] = {}
+        self._states: dict[int, Row] = {}
         self._messages: dict[int, Row] = {}
         self._embeddings: dict[tuple[int, str], Row] = {}
         self._models: dict[int, Row] = {}
@@ -104,6 +106,7 @@ class _Model:
             "billing_paymentaccount": [],
             "connections_companysender": self._senders.values(),
             "connections_evolutionconnection": self._connections.values(),
+            "connections_state": self._states.values(),
             "experiments_experimentrun": [],
             "experiments_inference": self._inferences.values(),
             "experiments_prompttemplate": [],
@@ -202,6 +205,14 @@ class _Model:
                 _set(self._connections, row_id, is_active=True, updated_at=event.at)
             case connections.ConnectionDeactivated():
                 _set(self._connections, row_id, is_active=False, updated_at=event.at)
+            case connections.ConnectionStateChanged():
+                self._states[row_id] = {
+                    "connection_id": row_id,
+                    "tenant_id": event.tenant_id,
+                    "state": event.state,
+                    "reason": event.reason,
+                    "changed_at": event.at,
+                }
 
     def _message(self, position: int, event: Event) -> None:
         row_id = self._births[event.originator_id]

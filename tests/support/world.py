@@ -188,6 +188,8 @@ class World:
             connections.ActivateConnection(at=self._now()),
             connections.DeactivateConnection(at=self._now()),
             connections.RotateToken(at=self._now(), sealed_token="bm92bw=="),
+            connections.ReportState(at=self._now(), state="open", reason=200),
+            connections.ReportState(at=self._now(), state="close", reason=self._random.choice([401, 428, None])),
         ]
         return self.carry_out(connections.connection(connection_id), self._random.choice(commands))
 
