@@ -88,7 +88,7 @@ class EvolutionMessages:
                 return
             if rows:
                 yield rows
-            if _is_last(rows, page, pages, self._size) or rows == before:
+            if _is_last(rows, page, pages, self._size) or (page > 1 and rows == before):
                 return
             before = rows
             oldest = min(times, default=last)

@@ -22,8 +22,10 @@ _SECOND: Final = timedelta(seconds=1)
 
 
 class Caught(msgspec.Struct):
-    """What became of rows: how many were `seen`; messages newly stored, and those among them that were sent too recently
-    to be missed (`young`); those that were stored before; what was ignored, by kind and reason; what was refused."""
+    """What became of rows: how many were `seen`; messages newly stored, and those among them that were sent too
+    recently to be missed (`young`); those that were stored before; what was ignored, by kind and reason; and what was
+    refused.
+    """
 
     seen: int = 0
     new: int = 0

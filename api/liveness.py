@@ -129,7 +129,7 @@ def _sweep(settings: Settings) -> Look:
         raise NotWorking(f"the database does not answer ({type(error).__name__})") from None
     finally:
         write.close()
-    return Look(not row["overdue"], f"{row['overdue']:,} connections overdue, the last begun {row['last_started_at']}")
+    return Look(not row["overdue"], f"{row['overdue']:,} overdue, the last begun with {row['last_started_at']}")
 
 
 async def _consumer(url: str) -> Look:

@@ -113,10 +113,13 @@ class Sweeper:
         finally:
             await self._end()
 
-    async def once(self) -> None:
-        """Sweep every connection that no other process has in its hand, and look for silence."""
+    async def once(self, *, everything: bool = True) -> None:
+        """Sweep what no other process has in its hand: everything, or what is due; and look for silence.
+
+        Raises `PersistenceError` and `psycopg.Error`.
+        """
         try:
-            await self._look(begin=True)
+            await self._look(begin=everything)
             while self._running:
                 await asyncio.wait([task for task, _ in self._running.values()])
                 await self._look(begin=False)
