@@ -13,7 +13,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from uuid import UUID
 
 import psycopg
@@ -54,13 +54,6 @@ _SWEEPING: Final = queries("sweeping")
 _log = structlog.stdlib.get_logger(__name__)
 
 
-class CatchUp(Protocol):
-    """Who makes good what a transport may have missed."""
-
-    def wake(self, connection_id: UUID) -> None:
-        """Catch this connection up as soon as may be; returns at once, and never raises."""
-
-
 @dataclass(frozen=True)
 class _Claim:
     """A connection in our hand, as it stood when it was taken."""
@@ -91,7 +84,10 @@ class Sweeper:
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
 
     def wake(self, connection_id: UUID) -> None:
-        """See `CatchUp.wake`. The connection may be in another process's hand: it is that one's turn then."""
+        """Catch this connection up as soon as may be, from where it had come to; returns at once, and never raises.
+
+        It may be in another process's hand: it is that one's turn then.
+        """
         self._woken.add(connection_id)
         self._bell.set()
 
@@ -247,7 +243,7 @@ class Sweeper:
                         connection=str(source.id),
                         messages=missed,
                     )
-                if not held:  # frozen for so long that another process has taken over
+                if not held or source.id not in self._sources:  # another process has it by now, or it was deactivated
                     return None
 
     def _since(self, claim: _Claim, now: datetime, *, deep: bool) -> datetime:

@@ -158,6 +158,8 @@ def _filled(write: WriteSide, source: Connection, since: datetime, until: dateti
 
 
 def _so_far(run: _Run) -> str:
+    if not run.caught.seen:
+        return "Nothing was recorded"
     return (
         f"Everything up to {run.done:%Y-%m-%dT%H:%M:%SZ} is recorded ({run.caught.new:,} new messages so far): give "
         "the command again, with that as --since if you like"

@@ -14,6 +14,7 @@ from adapters.telemetry import configure_logging
 from api.cli.installation import configured
 from api.cli.roles import Supervised, end_with_parent
 from api.cli.screen import console
+from api.known_connections import known_connections
 from api.sweeping import Sweeper
 from api.sweeps import ConnectionSweep, sweeps
 from api.wiring import write_side
@@ -31,11 +32,13 @@ def sweep(
     """
     if once:
         with configured(start=True) as settings:
+            configure_logging(settings.log_level, settings.log_format)
             require_current_schema(settings.runtime_dsn)
             write = write_side(settings)
             try:
                 asyncio.run(Sweeper(write, settings).once())
-                standings = sweeps(write)
+                active = {one.id for one in known_connections(write) if one.is_active}
+                standings = [one for one in sweeps(write) if one.connection_id in active]
             finally:
                 write.close()
         console.print(_table(standings) if standings else "there are no connections to sweep")

@@ -11,8 +11,9 @@ import pytest
 from api import sweeping
 from api.known_connections import known_connections
 from api.liveness import NotWorking, check_role
-from api.sweeping import CatchUp, Sweeper
+from api.sweeping import Sweeper
 from api.sweeps import ConnectionSweep, sweeps
+from api.waking import CatchUp, TableWaker
 from domain.connections import ActivateConnection, DeactivateConnection, connection, connection_id
 from tests.support.find_messages_server import TOKEN, FindMessagesServer, row
 from tests.support.http import Account, System, utc_now
@@ -224,6 +225,30 @@ async def test_woken_while_it_is_swept_it_is_swept_again(place: Place, monkeypat
     await until(lambda: len(place.server.asked(place.name)) == asked + 2)
     stop.set()
     await running
+
+
+async def test_another_process_wakes_through_the_table(place: Place) -> None:
+    await place.sweep()
+    waker: CatchUp = TableWaker(place.system.write)
+    before = place.standing().next_due_at
+    assert before > utc_now() + timedelta(minutes=4)
+    waker.wake(place.id)
+    await until(lambda: place.standing().next_due_at <= utc_now() + timedelta(seconds=5))
+    place.happens(3, timedelta(minutes=2))
+    await place.sweeper().once(everything=False)
+    assert place.standing().found_catching_up == 3
+
+
+async def test_deactivated_in_the_middle_it_is_left(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.now += 5 * HOUR
+    sweeper = place.sweeper()
+
+    def deactivate(_: dict[str, Any]) -> None:
+        sweeper._sources.clear()  # what the next look would find
+
+    place.server.on_request = deactivate
+    await sweeper.once()
+    assert len(place.server.asked(place.name)) == 1
 
 
 async def test_two_sweepers_never_have_the_same_connection(place: Place) -> None:
