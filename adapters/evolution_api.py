@@ -41,6 +41,8 @@ class EvolutionError(Exception):
     def __init__(self, problem: Problem, message: str) -> None:
         super().__init__(message)
         self.problem: Problem = problem
+        #: Seconds that the server asked to be left alone for; None where it did not say.
+        self.retry_after: float | None = None
 
 
 class EvolutionUnavailable(EvolutionError):
@@ -59,7 +61,8 @@ class EvolutionClient:
 
     def __init__(self, base_url: str, instance: str, token: str) -> None:
         self._base = rest_address(base_url)
-        #: The instance's name as it stands in a path.
+        #: The instance's name, and as it stands in a path.
+        self.name = instance
         self.instance = quote(instance, safe="")
         # As bytes: any token may be stored, and httpx would take text for ASCII and fail with the token in the error.
         # Nothing compressed, for the limit on an answer's size to mean something.
@@ -116,6 +119,9 @@ class EvolutionClient:
                 try:
                     self._check(answer.status_code, path)
                     content = await _read(answer, most)
+                except EvolutionUnavailable as error:
+                    error.retry_after = _pause(answer.headers.get("retry-after"))
+                    raise
                 finally:
                     await answer.aclose()
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, TimeoutError) as error:
@@ -208,6 +214,11 @@ async def _read(answer: httpx.Response, most: int) -> bytes:
         if len(content) > most:
             raise EvolutionRefused("too large", f"the server's answer is larger than {most:,} bytes")
     return bytes(content)
+
+
+def _pause(retry_after: str | None) -> float | None:
+    """The seconds of a Retry-After header; a date in it is rare, and not understood."""
+    return float(retry_after) if retry_after and re.fullmatch(r"[0-9]{1,6}", retry_after.strip(), re.ASCII) else None
 
 
 def _decoded(content: bytes) -> Any:

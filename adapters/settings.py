@@ -55,6 +55,15 @@ class Settings(BaseSettings):
     worker_retry_delay: float = Field(5.0, ge=0, le=3600, description="seconds before a failed message is tried again")
     projector_batch: int = Field(5000, ge=1, le=20000, description="most events that the projector takes at once")
     projector_poll: float = Field(1.0, gt=0, le=60, description="seconds between looks at the log without a wake-up")
+    sweep_seconds: int = Field(
+        300,
+        ge=0,
+        le=86400,
+        description="seconds between two looks for messages that Evolution has and we have not; 0: none",
+    )
+    catch_up_days: int = Field(
+        7, ge=1, le=365, description="the longest gap, in days, that is caught up without `evosense backfill`"
+    )
     wait_timeout: float = Field(
         10.0, ge=0, le=60, description="seconds that a query waits for the position it was given"
     )

@@ -1,5 +1,6 @@
 """Whether the process lives, whether it can work, and what it has counted."""
 
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -11,6 +12,7 @@ from psycopg import Error as PsycopgError
 from adapters.postgres import connect_async
 from adapters.telemetry import REGISTRY
 from api.services import Services
+from api.sweeps import show, sweeps_of
 from sql import queries
 
 _ENGINE: Final = queries("engine", "apsycopg")
@@ -60,8 +62,11 @@ async def ready(services: Services) -> Response[Ready]:
 
 
 @get("/metrics", public=True, tags=["health"], media_type=CONTENT_TYPE_LATEST, include_in_schema=False)
-async def prometheus() -> Response[bytes]:
-    """What this process has counted, for Prometheus."""
+async def prometheus(services: Services) -> Response[bytes]:
+    """What this process has counted, and how the sweep of connections stands, for Prometheus."""
+    with suppress(PsycopgError):  # what was counted is told all the same
+        async with await connect_async(services.settings.runtime_dsn, "evosense_writer") as conn:
+            show(await sweeps_of(conn))
     return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
 

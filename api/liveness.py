@@ -2,7 +2,8 @@
 
 The projector and the relay are well while they have reached the log's end, or their position moves; the worker while
 somebody asks JetStream for messages, or messages are being answered; the keeper of the vector index while its session
-is there. That tells how a role is as a whole. Of several processes of one role it can't tell which one stands still.
+is there; the sweep while no connection waits for its turn for minutes. That tells how a role is as a whole. Of several
+processes of one role it can't tell which one stands still.
 """
 
 import asyncio
@@ -13,17 +14,20 @@ from typing import Any, Final, Literal
 
 import nats.errors
 import psycopg
+from eventsourcing.persistence import PersistenceError
 from nats.js.errors import NotFoundError
 
 from adapters import nats as jetstream
 from adapters.postgres import connect
 from adapters.settings import Settings
+from api.known_connections import known_connections
 from api.relay import jetstream_state
+from api.wiring import write_side
 from projections.catalog import all_projections
 from sql import queries
 
 #: The roles that serve no HTTP.
-SilentRole = Literal["projector", "relay", "worker", "vector"]
+SilentRole = Literal["projector", "relay", "worker", "vector", "sweep"]
 
 #: How long something may stand still in front of its work before it counts as stuck, in seconds. Longer than the
 #: pauses of an idle role, shorter than the time limit of a container's health check.
@@ -33,6 +37,7 @@ _LOOK_S: Final = 0.25
 _ENGINE: Final = queries("engine")
 _LOG: Final = queries("log")
 _VECTOR: Final = queries("vector_index")
+_SWEEPING: Final = queries("sweeping")
 
 
 class NotWorking(Exception):
@@ -57,6 +62,7 @@ def check_role(settings: Settings, role: SilentRole, *, patience: float = PATIEN
         "relay": _relay,
         "worker": _worker,
         "vector": _vector,
+        "sweep": _sweep,
     }
     look = looks[role]
     deadline = time.monotonic() + patience
@@ -109,6 +115,21 @@ def _vector(settings: Settings) -> Look:
     if not present:
         raise NotWorking("no process keeps the vector index: `evosense vector maintain` does not run")
     return Look(well=True, at=None)
+
+
+def _sweep(settings: Settings) -> Look:
+    if not settings.sweep_seconds:
+        return Look(well=True, at=None)
+    write = write_side(settings)
+    try:
+        active = [one.id for one in known_connections(write) if one.is_active]
+        with write.datastore.get_connection() as conn:
+            row = _SWEEPING.overdue(conn, connection_ids=active)
+    except (psycopg.Error, PersistenceError) as error:
+        raise NotWorking(f"the database does not answer ({type(error).__name__})") from None
+    finally:
+        write.close()
+    return Look(not row["overdue"], f"{row['overdue']:,} overdue, the last begun with {row['last_started_at']}")
 
 
 async def _consumer(url: str) -> Look:

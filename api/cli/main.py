@@ -16,6 +16,7 @@ from adapters.settings import SettingsError
 from adapters.vault import VaultError
 from api.cli import (
     audit,
+    backfill,
     demo,
     down,
     history,
@@ -30,6 +31,7 @@ from api.cli import (
     roles,
     shards,
     status,
+    sweep,
     up,
     vector,
 )
@@ -64,12 +66,14 @@ app.command(rich_help_panel=_OPERATE)(history.history)
 app.command(rich_help_panel=_OPERATE)(shards.shards)
 app.add_typer(parked.app, name="parked", rich_help_panel=_OPERATE)
 app.command("import", rich_help_panel=_OPERATE)(import_.import_)
+app.command(rich_help_panel=_OPERATE)(backfill.backfill)
 app.add_typer(vector.app, name="vector", rich_help_panel=_OPERATE)
 app.add_typer(keys.app, name="keys", rich_help_panel=_OPERATE)
 app.command(rich_help_panel=_ROLES)(roles.api)
 app.command(rich_help_panel=_ROLES)(roles.projector)
 app.command(rich_help_panel=_ROLES)(roles.relay)
 app.command(rich_help_panel=_ROLES)(roles.worker)
+app.command(rich_help_panel=_ROLES)(sweep.sweep)
 app.command(rich_help_panel=_ROLES)(roles.healthcheck)
 
 

@@ -82,7 +82,8 @@ def worker(supervised: Supervised = False) -> None:
 
 def healthcheck(
     role: Annotated[
-        Literal["api", "projector", "relay", "worker", "vector"], typer.Option("--role", help="The role to look at.")
+        Literal["api", "projector", "relay", "worker", "vector", "sweep"],
+        typer.Option("--role", help="The role to look at."),
     ] = "api",
 ) -> None:
     """Exit with 0 where a role does its work, with 1 and the reason where it does not.

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any, Final
 
+import msgspec
 from rich.markup import escape
 from rich.table import Table
 
@@ -13,6 +14,7 @@ from api.cli.installation import Installation, configured
 from api.cli.parked import parked_table
 from api.cli.screen import console
 from api.relay import jetstream_state
+from api.sweeps import ConnectionSweep
 from projections.catalog import all_projections
 from sql import queries
 
@@ -21,10 +23,11 @@ _BUILDS: Final = queries("builds")
 #: Parked events to show.
 _MOST: Final = 50
 _LOG: Final = queries("log")
+_SWEEPING: Final = queries("sweeping")
 
 
 def status() -> None:
-    """Show the servers, how far each projection is behind the log, and what is parked."""
+    """Show the servers, how far each projection is behind the log, what is parked, and connections in trouble."""
     with configured(start=False) as settings:
         embedded = Settings.load().database_url is None
         current, latest = schema_state(settings.runtime_dsn)
@@ -45,6 +48,7 @@ def status() -> None:
                 checkpoints.setdefault(row["projection"], []).append(row)
             parked = list(_ENGINE.parked(conn))
             builds = list(_BUILDS.builds(conn))
+            standings = [msgspec.convert(row, ConnectionSweep) for row in _SWEEPING.standings(conn, tenant_id=None)]
     table = Table("reader", "position", "lag", "moved", "held by", title=f"the log stands at position {head:,}")
     for column in table.columns[1:3]:
         column.justify = "right"
@@ -66,6 +70,10 @@ def status() -> None:
     for build in builds:
         console.print(_told_of(build, head), soft_wrap=True)
     console.print(parked_table(parked, _MOST) if parked else "nothing is parked")
+    for one in standings:
+        for trouble in one.troubles():
+            name = f"connection {escape(one.name)} of tenant {one.tenant_id}"
+            console.print(f"[yellow]{name}[/]: {escape(trouble)}", soft_wrap=True)
 
 
 def _holders(rows: list[dict[str, Any]]) -> str:

@@ -25,7 +25,7 @@ from api.wiring import write_side
 
 ROLES: Final = ("api", "projector", "relay", "worker")
 #: What runs besides, by name: the command.
-_KEEPERS: Final = {"vector index": ("vector", "maintain")}
+_KEEPERS: Final = {"vector index": ("vector", "maintain"), "sweeper": ("sweep",)}
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 15.0
 

@@ -6,6 +6,8 @@ GRANT USAGE ON SCHEMA evosense_log, evosense_ops TO evosense_writer;
 -- No table of the read models: names of connections through this function.
 GRANT USAGE ON SCHEMA evosense TO evosense_writer;
 GRANT EXECUTE ON FUNCTION evosense.known_connections(text) TO evosense_writer;
+-- When connections last brought a message, and for how long they are used to bring none.
+GRANT EXECUTE ON FUNCTION evosense.connection_habits(timestamptz) TO evosense_writer;
 -- Append-only by privilege: no UPDATE, no DELETE, no TRUNCATE.
 GRANT SELECT, INSERT ON evosense_log.stored_events, evosense_log.tenant_keys TO evosense_writer;
 GRANT USAGE ON SEQUENCE evosense_log.stored_events_notification_id_seq TO evosense_writer;
@@ -18,7 +20,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON
     evosense_ops.connection_activity,
     evosense_ops.connection_last
 TO evosense_writer;
-GRANT SELECT, INSERT, UPDATE ON evosense_ops.import_progress TO evosense_writer;
+GRANT SELECT, INSERT, UPDATE ON evosense_ops.import_progress, evosense_ops.connection_sweeps TO evosense_writer;
 GRANT SELECT ON
     evosense_ops.projection_checkpoints,
     evosense_ops.projectors,

@@ -106,14 +106,14 @@ def test_what_is_missing_is_asked_for_by_name() -> None:
 
 def test_each_role_gets_what_it_needs_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {name: settings_of(name, monkeypatch) for name in ours()}
-    assert set(found) == {"migrate", "vector", *ROLES}
+    assert set(found) == {"migrate", "vector", "sweep", *ROLES}
     for settings in found.values():
         assert settings.runtime_dsn
         assert settings.master_key is None, "the key is a file, not a variable"
     assert {name for name, settings in found.items() if settings.admin_database_url} == {"migrate", "vector"}
     assert {name for name, settings in found.items() if settings.nats_url} == {"api", "relay", "worker"}
     keyed = {name for name, settings in found.items() if settings.master_key_file}
-    assert keyed == {"api", "projector", "worker"}
+    assert keyed == {"api", "projector", "worker", "sweep"}
     for name, service in ours().items():
         file = found[name].master_key_file
         mounted = [f"/run/secrets/{secret}" for secret in service.get("secrets", [])]
@@ -188,7 +188,8 @@ def test_nothing_but_the_api_is_reached_from_outside() -> None:
     networks = compose()["networks"]
     assert networks["backend"] == {"internal": True}
     for name, service in services().items():
-        assert service["networks"] == (["backend", "edge"] if name == "api" else ["backend"])
+        # The sweep goes out to Evolution, and nobody comes in.
+        assert service["networks"] == (["backend", "edge"] if name in ("api", "sweep") else ["backend"])
         assert "network_mode" not in service
 
 
