@@ -41,6 +41,10 @@ GRANT EXECUTE ON FUNCTION
 TO evosense_app;
 -- Where the vector search has indexes: rows of the session's tenant alone.
 GRANT SELECT ON evosense_ops.vector_segments TO evosense_app;
+-- How its connections' links stand: rows of the session's tenant alone, and not which process holds them.
+GRANT SELECT (
+    connection_id, tenant_id, transport, held_until, state, since, heartbeat_at, attempts, error, last_event_at
+) ON evosense_ops.connection_links TO evosense_app;
 GRANT EXECUTE ON FUNCTION
     evosense.vector_segments_of(uuid, text),
     evosense.nearest_by_index(uuid, text, halfvec, bigint),

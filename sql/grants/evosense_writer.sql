@@ -14,9 +14,13 @@ GRANT EXECUTE ON FUNCTION evosense_log.lock_for_append() TO evosense_writer;
 GRANT UPDATE (wrapped_key, master_key_id) ON evosense_log.tenant_keys TO evosense_writer;
 GRANT SELECT, INSERT, UPDATE, DELETE ON
     evosense_ops.relay_checkpoints,
-    evosense_ops.parked_events
+    evosense_ops.parked_events,
+    evosense_ops.listeners
 TO evosense_writer;
-GRANT SELECT, INSERT, UPDATE ON evosense_ops.import_progress TO evosense_writer;
+GRANT SELECT, INSERT, UPDATE ON
+    evosense_ops.import_progress,
+    evosense_ops.connection_links
+TO evosense_writer;
 GRANT SELECT ON
     evosense_ops.projection_checkpoints,
     evosense_ops.projectors,
