@@ -54,7 +54,7 @@ class Instances:
         # All of them are compared, so that the time tells nothing.
         proved = [source for source, secret in self._named(instance) if same(apikey, secret)]
         at_home = [one for one in proved if host_of(one.evo_ws_url) == host_of(server_url) is not None]
-        return (at_home or proved or [None])[0]
+        return next(iter(at_home or proved), None)
 
     def _named(self, instance: str) -> list[tuple[Connection, str]]:
         now = self._clock()

@@ -1,7 +1,7 @@
 """The link with one connection's Evolution by socket.io: kept for ever, and everything that comes by it recorded.
 
-Evolution offers no acknowledgement and no replay: what was received lives in this process until it is recorded, and what
-was sent while there was no link is for catching up to find (`OnLinked`).
+Evolution offers no acknowledgement and no replay: what was received lives in this process until it is recorded, and
+what was sent while there was no link is for catching up to find (`OnLinked`).
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from api.services import now
 from domain.connections import Connection
 from domain.errors import DomainError
 
-#: Called when a link is there (again), with the time of the last event that is recorded: what was sent since is missing.
+#: Called when a link is there (again), with the time of the last event that is recorded: what came since is missing.
 OnLinked = Callable[[Connection, datetime | None], None]
 #: Records what an event holds; blocks on the database.
 RecordEvent = Callable[[Connection, Envelope, datetime], object]
@@ -53,7 +53,7 @@ class Pace(msgspec.Struct, frozen=True):
     longest: float = 60.0
 
     def pause(self, attempts: int, longest: float | None = None) -> float:
-        """How long to wait after so many attempts in vain (from 1); less by chance, so that not all come back at once."""
+        """How long to wait after so many attempts in vain (from 1); less by chance, so that not all come at once."""
         most = min(self.longest, longest or self.longest)
         grown = min(most, self.first * 2.0 ** min(attempts - 1, 30))
         return grown * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
@@ -265,7 +265,7 @@ class SocketLink:
                 self._queue.task_done()
 
     async def _record(self, source: Connection, envelope: Envelope, moment: datetime) -> None:
-        """Record it, for as long as it takes; what fails for a reason of its own is given up, as it would stop the rest."""
+        """Record it, for as long as it takes; what fails for a reason of its own is given up: it would stop the rest."""
         tries = waited = 0
         while True:
             try:
