@@ -117,7 +117,9 @@ class EvolutionSocket:
 
     async def ended(self) -> None:
         """Wait until the connection has ended, whoever ended it."""
-        await self._client.eio.wait()
+        # Not awaited itself: who is cancelled here would cancel it.
+        if (reading := self._client.eio.read_loop_task) is not None:
+            await asyncio.wait([reading])
 
     async def close(self) -> None:
         """End it, and let go of everything."""

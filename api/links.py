@@ -1,7 +1,8 @@
 """Links with Evolution: which process of the listener holds which connection, and how each link stands.
 
 A lease is a row of `evosense_ops.connection_links` with a holder, a time until which it is good, and an epoch that
-grows with every new holder (docs/adr/0024 and 0035). It is taken and renewed in short statements. Times are the server's.
+grows with every new holder (docs/adr/0024 and 0035). It is taken and renewed in short statements, by the server's
+clock.
 """
 
 import os

@@ -6,6 +6,7 @@ and what arrives meanwhile is kept until it can be recorded.
 """
 
 import asyncio
+import logging
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -13,8 +14,6 @@ from functools import partial
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 from uuid import UUID
-
-import structlog
 
 from adapters.settings import Settings
 from api.evolution_nats import EvolutionNats
@@ -32,7 +31,7 @@ _THREADS: Final = 32
 #: Seconds in which links are ended when the process is to stop, before they are given up.
 _STOP_S: Final = 20.0
 
-_log = structlog.stdlib.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class CatchUp(Protocol):
@@ -110,14 +109,14 @@ class Listener:
                 async with self._turn:
                     await asyncio.to_thread(self._leases.gone)
             except PASSING as error:
-                _log.warning("the listener could not say that it is gone", error_kind=type(error).__name__)
+                _log.warning("the listener could not say that it is gone (%s)", type(error).__name__)
 
     async def _try_beat(self) -> None:
         try:
             await self._beat()
         except PASSING as error:
             if not self._away:
-                _log.warning("the database can't be worked with; links stay", error_kind=type(error).__name__)
+                _log.warning("the database can't be worked with (%s); links stay", type(error).__name__)
             self._away = True
         else:
             self._away = False
@@ -131,7 +130,7 @@ class Listener:
         async with self._turn:
             beat = await asyncio.to_thread(self._leases.beat, tenants, self._reports())
         for one in beat.lost:
-            _log.warning("another process has taken a link", connection=str(one))
+            _log.warning("another process has taken the link of connection %s", one)
             self._leaving.pop(one, None)
             self._end(one, held=False)
         for one in {*beat.surplus, *(self._links.keys() - wanted.keys())}:
@@ -180,13 +179,13 @@ class Listener:
     async def _finish(self, one: UUID, link: SocketLink, task: "asyncio.Task[None]") -> None:
         (outcome,) = await asyncio.gather(task, return_exceptions=True)
         if outcome is not None:
-            _log.error("a link has ended in an error", connection=str(one), error_kind=type(outcome).__name__)
+            _log.error("the link of connection %s has ended in an error (%s)", one, type(outcome).__name__)
         try:
             async with self._turn:
                 if self._leaving.get(one) is link:
                     await asyncio.to_thread(self._leases.release, {one: link.report})
         except PASSING as error:
-            _log.warning("a lease could not be given back", error_kind=type(error).__name__)
+            _log.warning("a lease could not be given back (%s)", type(error).__name__)
         finally:
             if self._leaving.get(one) is link:
                 del self._leaving[one]
@@ -220,6 +219,6 @@ async def _connected(settings: Settings, stop: asyncio.Event) -> WriteSide | Non
         try:
             return await asyncio.to_thread(write_side, settings)
         except PASSING as error:
-            _log.warning("the database can't be worked with; trying again", error_kind=type(error).__name__)
+            _log.warning("the database can't be worked with (%s); trying again", type(error).__name__)
             await wait_any(stop.wait(), seconds=_RETRY_S)
     return None

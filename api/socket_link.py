@@ -5,6 +5,7 @@ what was sent while there was no link is for catching up to find (`OnLinked`).
 """
 
 import asyncio
+import logging
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,7 +13,6 @@ from datetime import datetime
 from typing import Final
 
 import msgspec
-import structlog
 
 from adapters.evolution import Envelope, EnvelopeError, parse_object
 from adapters.evolution_socket import EvolutionSocket, SocketFault
@@ -43,7 +43,7 @@ _TRIES: Final = 5
 _NO_KEY: Final = "Apikey not found"
 _FOR_EVER_S: Final = 10.0**9
 
-_log = structlog.stdlib.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -116,9 +116,7 @@ class SocketLink:
             await asyncio.gather(recorder, return_exceptions=True)
             if left := self._queue.qsize():
                 self._counted["socket.io unrecorded"] += left
-                _log.error(
-                    "events were received and could not be recorded", events=left, connection=str(self.source.id)
-                )
+                _log.error("%d events of connection %s could not be recorded", left, self.source.id)
 
     # ------------------------------------------------------------------------------------------------------ the link
 
@@ -137,7 +135,7 @@ class SocketLink:
             fault = "bad token"
         except Exception as error:
             if not passes(error):
-                _log.exception("a link failed in a way of its own", connection=str(self.source.id))
+                _log.exception("the link of connection %s failed in a way of its own", self.source.id)
             fault = "unreachable"
         finally:
             if socket is not None:
@@ -193,7 +191,7 @@ class SocketLink:
         try:
             self._on_linked(self.source, self._report.last_event_at)
         except Exception:
-            _log.exception("catching up could not be asked for", connection=str(self.source.id))
+            _log.exception("catching up of connection %s could not be asked for", self.source.id)
 
     def _in_vain(self, fault: Fault) -> None:
         self._becomes("waiting", fault, attempts=self._report.attempts + 1)
@@ -214,9 +212,9 @@ class SocketLink:
         if what != self._told:
             self._told = what
             if what == "up":
-                _log.info("the link is up", connection=str(self.source.id))
+                _log.info("the link of connection %s is up", self.source.id)
             else:
-                _log.warning("the link is down", connection=str(self.source.id), reason=what)
+                _log.warning("the link of connection %s is down or gives nothing (%s)", self.source.id, what)
 
     # ---------------------------------------------------------------------------------------------------- the events
 
@@ -226,11 +224,11 @@ class SocketLink:
             envelope = await self._read(namespace, data, moment)
         except EnvelopeError as error:
             self._counted["socket.io malformed"] += 1
-            _log.warning("an event is no envelope", connection=str(source.id), reason=str(error))
+            _log.warning("an event of connection %s is no envelope: %s", source.id, error)
             return
         except Exception as error:
             self._counted["socket.io malformed"] += 1
-            _log.warning("an event can't be read", connection=str(source.id), reason=type(error).__name__)
+            _log.warning("an event of connection %s can't be read (%s)", source.id, type(error).__name__)
             return
         if envelope is None:
             return
@@ -265,7 +263,7 @@ class SocketLink:
                 self._queue.task_done()
 
     async def _record(self, source: Connection, envelope: Envelope, moment: datetime) -> None:
-        """Record it, for as long as it takes; what fails for a reason of its own is given up: it would stop the rest."""
+        """Record it, for as long as it takes; what fails for a reason of its own is given up, lest it stop the rest."""
         tries = waited = 0
         while True:
             try:
@@ -274,11 +272,10 @@ class SocketLink:
                 tries += not passes(error)
                 if tries >= _TRIES or isinstance(error, DomainError):
                     self._counted["socket.io unrecorded"] += 1
-                    _log.exception("an event could not be recorded", connection=str(source.id), kind=envelope.event)
+                    _log.exception("an event of connection %s could not be recorded (%s)", source.id, envelope.event)
                     return
                 if not waited:
-                    kind = type(error).__name__
-                    _log.warning("recording has to wait", connection=str(source.id), error_kind=kind)
+                    _log.warning("connection %s has to wait to be recorded (%s)", source.id, type(error).__name__)
                 waited += 1
                 await asyncio.sleep(self._pace.pause(waited, _LONGEST_RECORD_S))
             else:

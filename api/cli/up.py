@@ -33,8 +33,8 @@ _STOP_SECONDS: Final = 15.0
 def up() -> None:
     """Run the whole system on embedded servers until Ctrl-C.
 
-    PostgreSQL, NATS, the API, the projector, the relay, the worker and the listener; everything below [bold]EVOSENSE_HOME[/]
-    (default .evosense). Prints where it is reached and the first admin's log-in.
+    PostgreSQL, NATS and all roles; everything below [bold]EVOSENSE_HOME[/] (default .evosense). Prints where it is
+    reached and the first admin's log-in.
     """
     settings = Settings.load()
     if settings.database_url is not None:
