@@ -30,6 +30,9 @@ async def ensure_stream(js: JetStreamContext, subjects: Sequence[str]) -> list[s
                 retention=RetentionPolicy.LIMITS,
                 discard=DiscardPolicy.OLD,
                 max_age=MAX_AGE_S,
+                # Whoever publishes is told nothing, which Evolution does not ask for. Without it the server refuses
+                # subjects that begin with any word, because `$JS` would be one.
+                no_ack=True,
             )
         )
     captured = info.config.subjects or []
