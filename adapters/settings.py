@@ -14,6 +14,11 @@ DEFAULT_HOME = Path(".evosense")
 #: Characters that mean themselves in an address.
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)
 
+#: What Evolution publishes of interest: below the instance's name or a prefix, and without one where none is set.
+_EVENTS = ("messages.upsert", "messages.set", "send.message", "messages.edited", "messages.delete", "connection.update")
+_SUBJECTS = ",".join(f"*.{event},{event}" for event in _EVENTS)
+_SUBJECT = re.compile(r"[^\s.*>]+|\*")
+
 
 class SettingsError(Exception):
     """The configuration can't be used; the message says which variable, and what would be right."""
@@ -34,6 +39,12 @@ class Settings(BaseSettings):
         None, description="PostgreSQL as an administrator, for `evosense migrate`"
     )
     nats_url: SecretStr | None = Field(None, description="NATS with JetStream; the embedded server where it is missing")
+    evolution_nats_url: SecretStr | None = Field(
+        None, description="the NATS that Evolution publishes to; not listened to where it is missing"
+    )
+    evolution_nats_subjects: str = Field(
+        _SUBJECTS, description="what Evolution publishes there: subjects with commas between them"
+    )
     master_key: SecretStr | None = Field(None, description="32 bytes in base64 that wrap every tenant's key")
     master_key_file: Path | None = Field(None, description="a file that holds the master key, instead of the variable")
     previous_master_key: SecretStr | None = Field(
@@ -103,6 +114,19 @@ class Settings(BaseSettings):
     def nats_dsn(self) -> str:
         """Where NATS is. Raises `SettingsError` where it is not set."""
         return _needed(self.nats_url, "EVOSENSE_NATS_URL", "nats://host:4222")
+
+    def evolution_subjects(self) -> list[str]:
+        """What Evolution publishes to NATS. Raises `SettingsError` where one can't be a subject."""
+        subjects = [part for part in (piece.strip() for piece in self.evolution_nats_subjects.split(",")) if part]
+        for subject in subjects:
+            *parts, last = subject.split(".")
+            if not all(map(_SUBJECT.fullmatch, parts)) or not (last == ">" or _SUBJECT.fullmatch(last)):
+                raise SettingsError(
+                    f"EVOSENSE_EVOLUTION_NATS_SUBJECTS: {subject!r} is no subject; one looks like *.messages.upsert"
+                )
+        if not subjects:
+            raise SettingsError("EVOSENSE_EVOLUTION_NATS_SUBJECTS is empty; it looks like *.messages.upsert")
+        return subjects
 
     def master_key_text(self) -> str:
         """The master key as it was written. Raises `SettingsError` where there is none, or two."""

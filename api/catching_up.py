@@ -58,6 +58,7 @@ class Catcher:
     """Fetches one connection's messages and records them.
 
     `grace`: what was sent so shortly before `clock` may be on its way by the webhook, and counts as `young`.
+    `transport`: under which name it is counted on the connection.
     """
 
     def __init__(
@@ -68,12 +69,14 @@ class Catcher:
         *,
         clock: Callable[[], datetime],
         grace: timedelta = timedelta(0),
+        transport: str = "backfill",
     ) -> None:
         self._write = write
         self._source = source
         self._messages = messages
         self._clock = clock
         self._grace = grace
+        self._transport = transport
         self._owner: str | None = None
         self._asked = False
 
@@ -126,11 +129,13 @@ class Catcher:
         recent = moment - self._grace
         young = tuple(one for one in envelope.messages if one.sent_at > recent)
         old = tuple(one for one in envelope.messages if one.sent_at <= recent)
-        first = record(self._write, self._source, msgspec.structs.replace(envelope, messages=old), moment)
+        first = record(
+            self._write, self._source, msgspec.structs.replace(envelope, messages=old), moment, self._transport
+        )
         caught.add(Caught(new=first.received, duplicates=first.duplicates, refused=first.refused))
         if young:
             rest = msgspec.structs.replace(envelope, messages=young, ignored=(), edits=(), deletions=(), state=None)
-            last = record(self._write, self._source, rest, moment)
+            last = record(self._write, self._source, rest, moment, self._transport)
             caught.add(Caught(new=last.received, young=last.received, duplicates=last.duplicates, refused=last.refused))
         return caught
 

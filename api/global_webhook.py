@@ -8,7 +8,6 @@ import asyncio
 import hmac
 from ipaddress import ip_address
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import structlog
 from litestar import Request, Response, post
@@ -18,8 +17,8 @@ from adapters.evolution.sender import Sender, read_sender
 from adapters.telemetry import count_ignored
 from adapters.vault import Vault
 from api.common import POSITION_HEADER
-from api.connections import TOKEN_PURPOSE
 from api.door_counts import Visitor, refusals_counted
+from api.instances import host_of, same, secret_of
 from api.known_connections import known_connections
 from api.problems import ProblemError
 from api.receiving import MAX_DOCUMENT, Received, record
@@ -117,29 +116,15 @@ def chosen(vault: Vault, candidates: list[Connection], sender: Sender) -> Connec
     was never told its own address is believed where there is one candidate alone.
     """
     if sender.apikey is not None:
-        fitting = [one for one in candidates if _has_token(vault, one, sender.apikey)]
+        fitting = [one for one in candidates if same(sender.apikey, secret_of(vault, one))]
         if len(fitting) < 2:
             return fitting[0] if fitting else None
         candidates = fitting
-    host = _host(sender.server_url)
-    at_home = [one for one in candidates if host and _host(one.evo_ws_url) == host]
+    host = host_of(sender.server_url)
+    at_home = [one for one in candidates if host and host_of(one.evo_ws_url) == host]
     if len(at_home) == 1:
         return at_home[0]
     return candidates[0] if len(candidates) == 1 and _says_nothing(host) else None
-
-
-def _has_token(vault: Vault, candidate: Connection, apikey: str) -> bool:
-    if candidate.tenant_id is None:
-        return False
-    secret = vault.open_text(candidate.tenant_id, candidate.sealed_token, TOKEN_PURPOSE)
-    return hmac.compare_digest(secret.encode(), apikey.encode("utf-8", "surrogatepass"))
-
-
-def _host(address: str | None) -> str | None:
-    try:
-        return urlsplit(address or "").hostname
-    except ValueError:
-        return None
 
 
 def _says_nothing(host: str | None) -> bool:

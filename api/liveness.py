@@ -2,8 +2,8 @@
 
 The projector and the relay are well while they have reached the log's end, or their position moves; the worker while
 somebody asks JetStream for messages, or messages are being answered; the keeper of the vector index while its session
-is there; the sweep while no connection waits for its turn for minutes. That tells how a role is as a whole. Of several
-processes of one role it can't tell which one stands still.
+is there; the listener while some process of it says that it lives; the sweep while no connection waits for its turn
+for minutes. That tells how a role is as a whole. Of several processes of one role it can't tell which one stands still.
 """
 
 import asyncio
@@ -21,13 +21,14 @@ from adapters import nats as jetstream
 from adapters.postgres import connect
 from adapters.settings import Settings
 from api.known_connections import known_connections
+from api.links import LEASE_S
 from api.relay import jetstream_state
 from api.wiring import write_side
 from projections.catalog import all_projections
 from sql import queries
 
 #: The roles that serve no HTTP.
-SilentRole = Literal["projector", "relay", "worker", "vector", "sweep"]
+SilentRole = Literal["projector", "relay", "worker", "vector", "listener", "sweep"]
 
 #: How long something may stand still in front of its work before it counts as stuck, in seconds. Longer than the
 #: pauses of an idle role, shorter than the time limit of a container's health check.
@@ -38,6 +39,7 @@ _ENGINE: Final = queries("engine")
 _LOG: Final = queries("log")
 _VECTOR: Final = queries("vector_index")
 _SWEEPING: Final = queries("sweeping")
+_LINKS: Final = queries("links")
 
 
 class NotWorking(Exception):
@@ -63,6 +65,7 @@ def check_role(settings: Settings, role: SilentRole, *, patience: float = PATIEN
         "worker": _worker,
         "vector": _vector,
         "sweep": _sweep,
+        "listener": _listener,
     }
     look = looks[role]
     deadline = time.monotonic() + patience
@@ -114,6 +117,17 @@ def _vector(settings: Settings) -> Look:
         raise NotWorking(f"the database does not answer ({type(error).__name__})") from None
     if not present:
         raise NotWorking("no process keeps the vector index: `evosense vector maintain` does not run")
+    return Look(well=True, at=None)
+
+
+def _listener(settings: Settings) -> Look:
+    try:
+        with connect(settings.runtime_dsn, "evosense_writer") as conn:
+            living = list(_LINKS.living_listeners(conn, lease=LEASE_S))
+    except psycopg.Error as error:
+        raise NotWorking(f"the database does not answer ({type(error).__name__})") from None
+    if not living:
+        raise NotWorking("the listener has not begun: no process of it has said lately that it lives")
     return Look(well=True, at=None)
 
 

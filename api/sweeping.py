@@ -218,7 +218,8 @@ class Sweeper:
         late = claim.swept_until is None or now - claim.swept_until > OVERLAP + 3 * timedelta(seconds=self._every)
         catching_up = claim.catch_up or claim.failures > 0 or late
         client = await asyncio.to_thread(client_of, self._write, source)
-        catcher = Catcher(self._write, source, EvolutionMessages(client, tries=_TRIES), clock=self._clock, grace=GRACE)
+        messages = EvolutionMessages(client, tries=_TRIES)
+        catcher = Catcher(self._write, source, messages, clock=self._clock, grace=GRACE, transport="sweep")
         async with client, aclosing(catcher.windows(since, now, STEP)) as windows:
             while True:
                 async with asyncio.timeout(DEADLINE_S):

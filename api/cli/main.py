@@ -74,6 +74,7 @@ app.command(rich_help_panel=_ROLES)(roles.projector)
 app.command(rich_help_panel=_ROLES)(roles.relay)
 app.command(rich_help_panel=_ROLES)(roles.worker)
 app.command(rich_help_panel=_ROLES)(sweep.sweep)
+app.command(rich_help_panel=_ROLES)(roles.listener)
 app.command(rich_help_panel=_ROLES)(roles.healthcheck)
 
 

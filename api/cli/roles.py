@@ -19,7 +19,10 @@ from adapters.migrations import require_current_schema
 from adapters.settings import Settings
 from adapters.telemetry import configure_logging
 from api.app import create_app
+from api.cli.installation import configured
+from api.cli.links import show_links
 from api.cli.screen import CommandError
+from api.listener import run_listener
 from api.liveness import NotWorking, check_role
 from api.memory import collect_less
 from api.relay import run_relay
@@ -80,9 +83,21 @@ def worker(supervised: Supervised = False) -> None:
     _run(run_worker, supervised)
 
 
+def listener(
+    status: Annotated[bool, typer.Option("--status", help="Show how the links stand, and end.")] = False,
+    supervised: Supervised = False,
+) -> None:
+    """Listen to Evolution by socket.io and NATS."""
+    if status:
+        with configured(start=False) as settings:
+            show_links(settings)
+        return
+    _run(run_listener, supervised)
+
+
 def healthcheck(
     role: Annotated[
-        Literal["api", "projector", "relay", "worker", "vector", "sweep"],
+        Literal["api", "projector", "relay", "worker", "vector", "listener", "sweep"],
         typer.Option("--role", help="The role to look at."),
     ] = "api",
 ) -> None:

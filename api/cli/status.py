@@ -11,8 +11,10 @@ from adapters.migrations import schema_state
 from adapters.postgres import connect
 from adapters.settings import Settings
 from api.cli.installation import Installation, configured
+from api.cli.links import told_of
 from api.cli.parked import parked_table
 from api.cli.screen import console
+from api.links import all_links
 from api.relay import jetstream_state
 from api.sweeps import ConnectionSweep
 from projections.catalog import all_projections
@@ -38,10 +40,12 @@ def status() -> None:
         servers.add_row("PostgreSQL", f"answers; schema version {current}" + _hint(current, latest))
         jetstream = _jetstream(settings)
         servers.add_row("NATS", _told(jetstream))
-        console.print(servers)
         if current != latest:
+            console.print(servers)
             return
         with connect(settings.runtime_dsn, "evosense_writer") as conn:
+            servers.add_row("listener", told_of(*all_links(conn)))
+            console.print(servers)
             head = _LOG.head(conn)["position"]
             checkpoints: dict[str, list[dict[str, Any]]] = {}
             for row in _ENGINE.checkpoints(conn):

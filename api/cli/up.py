@@ -23,7 +23,7 @@ from api.cli.installation import Installation
 from api.cli.screen import CommandError, console, errors
 from api.wiring import write_side
 
-ROLES: Final = ("api", "projector", "relay", "worker")
+ROLES: Final = ("api", "projector", "relay", "worker", "listener")
 #: What runs besides, by name: the command.
 _KEEPERS: Final = {"vector index": ("vector", "maintain"), "sweeper": ("sweep",)}
 _START_SECONDS: Final = 60.0
@@ -33,14 +33,14 @@ _STOP_SECONDS: Final = 15.0
 def up() -> None:
     """Run the whole system on embedded servers until Ctrl-C.
 
-    PostgreSQL, NATS, the API, the projector, the relay and the worker; everything below [bold]EVOSENSE_HOME[/]
-    (default .evosense). Prints where it is reached and the first admin's log-in.
+    PostgreSQL, NATS and all roles; everything below [bold]EVOSENSE_HOME[/] (default .evosense). Prints where it is
+    reached and the first admin's log-in.
     """
     settings = Settings.load()
     if settings.database_url is not None:
         raise CommandError(
             "EVOSENSE_DATABASE_URL is set, and `up` brings a database of its own: unset it, or run the roles "
-            "(evosense api, projector, relay, worker) against the one that it names"
+            "(evosense api, projector, relay, worker, listener) against the one that it names"
         )
     installation = Installation.of(settings)
     stop = threading.Event()
