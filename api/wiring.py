@@ -22,6 +22,7 @@ from adapters.master_keys import master_keys
 from adapters.settings import Settings
 from adapters.vault import Vault
 from api.commands import CommandBus
+from api.people import People
 from projections.build import Builder
 from projections.catalog import all_projections
 from projections.engine import Engine
@@ -43,6 +44,7 @@ class WriteSide:
     log: EventLog
     commands: CommandBus
     group: GroupCommit
+    people: People
 
     def close(self) -> None:
         """Append what was accepted, then let go of the database."""
@@ -56,7 +58,8 @@ def write_side(settings: Settings, *, role: Role = "evosense_writer") -> WriteSi
     recorder = LogRecorder(datastore)
     group = GroupCommit(recorder.append)
     log = EventLog(recorder, StructMapper(vault), group)
-    return WriteSide(datastore, vault, log, CommandBus(log), group)
+    commands = CommandBus(log)
+    return WriteSide(datastore, vault, log, commands, group, People(log, commands))
 
 
 @dataclass(frozen=True)
