@@ -163,7 +163,7 @@ class Rival(EventLog):
         self._tenant_id = tenant_id
         self.left = times
 
-    def append(self, units):  # type: ignore[no-untyped-def]
+    def append(self, units, conditions=()):  # type: ignore[no-untyped-def]
         """Somebody else's event first."""
         if self.left:
             self.left -= 1
@@ -172,7 +172,7 @@ class Rival(EventLog):
                 tenancy.TenantRenamed, self._tenant_id, version, tenant_id=self._tenant_id, name=f"rival {version}"
             )
             assert isinstance(super().append([[event]])[0], Appended)
-        return super().append(units)
+        return super().append(units, conditions)
 
 
 @pytest.mark.parametrize(("times", "succeeds"), [(1, True), (7, True), (8, False), (100, False)])
