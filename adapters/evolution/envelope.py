@@ -33,6 +33,7 @@ _UNINTERESTING: Final = frozenset(
 )  # fmt: skip
 
 _EXTERNAL_ID: Final = re.compile(r"[\x21-\x7e]{1,256}", re.ASCII)
+_LID_SERVERS: Final = frozenset({"lid", "hosted.lid"})
 _BROADCASTS: Final = {"broadcast": "status or broadcast list", "newsletter": "channel"}
 
 
@@ -92,7 +93,7 @@ def _people(key: Mapping[str, Any], from_me: bool, row_participant: object, own:
             return chat, None
         names = ("participant", "participantAlt", "participantPn", "senderPn", "participantLid", "senderLid")
         return chat, canonical_person(*_addresses(key, names, row_participant))
-    if server_of(remote) in ("lid", "hosted.lid"):
+    if server_of(remote) in _LID_SERVERS:
         names = ("remoteJidAlt", "previousRemoteJid", *(() if from_me else ("senderPn",)))
         chat = canonical_chat(remote, *(a for a in _addresses(key, names) if _person_or_none(a) != own))
     else:
@@ -109,6 +110,21 @@ def _person_or_none(jid: object) -> str | None:
         return canonical_person(jid) if isinstance(jid, str) else None
     except NotAJid:
         return None
+
+
+def _lids(key: Mapping[str, Any], from_me: bool) -> tuple[str | None, str | None]:
+    """The LIDs that the key gives for the other side of a 1:1 chat and for the author, beside a phone or alone."""
+    if is_group(key["remoteJid"]):
+        names = ("participant", "participantAlt", "participantLid", "senderLid")
+        return None, None if from_me else _lid(*(key.get(name) for name in names))
+    other = _lid(key["remoteJid"], key.get("remoteJidAlt"))
+    return other, None if from_me else other
+
+
+def _lid(*jids: object) -> str | None:
+    """The first of these addresses that is a LID, canonical."""
+    people = (_person_or_none(jid) for jid in jids if isinstance(jid, str) and server_of(jid) in _LID_SERVERS)
+    return next((person for person in people if person is not None), None)
 
 
 def _read_row(row: object, own: str | None, now: datetime) -> InboundMessage:
@@ -145,6 +161,7 @@ def _read_row(row: object, own: str | None, now: datetime) -> InboundMessage:
         sent_at = read_timestamp(row.get("messageTimestamp"), now=now)
     except ValueError as error:
         raise Refusal(kind, str(error)) from None
+    chat_lid, author_lid = _lids(key, from_me)
     return InboundMessage(
         external_id=external_id,
         chat=chat,
@@ -154,6 +171,8 @@ def _read_row(row: object, own: str | None, now: datetime) -> InboundMessage:
         kind=kind,
         text=text,
         sent_at=sent_at,
+        chat_lid=chat_lid,
+        author_lid=author_lid,
     )
 
 
