@@ -30,6 +30,7 @@ TO evosense_app;
 GRANT EXECUTE ON FUNCTION
     evosense.semantic_search(uuid, vector, integer, float),
     evosense.embedding_model(uuid),
+    evosense.person_of(text),
     evosense.matching_messages(
         uuid, bigint[], timestamptz, timestamptz, text, bigint, float, float, text, text
     ),

@@ -177,6 +177,10 @@ WHERE tenant_id = nullif(current_setting('evosense.tenant_id', true), '')::uuid
 ORDER BY created_at DESC, id DESC
 LIMIT :page;
 
+-- name: chat_now(chat_id)^
+-- Asked for by itself, so that the page is planned for the very chat.
+SELECT evosense.person_of(:chat_id::text) AS chat_id;
+
 -- name: message(id)^
 SELECT id, connection_id, chat_id, sender, text, created_at, sentiment, emotion, satisfaction, tone, summary,
     embedding IS NOT NULL AS embedded
