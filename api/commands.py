@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from adapters.event_store import Appended, EventLog
+from adapters.event_store import Appended, EventLog, Standing
 from domain.aggregate import Aggregate, Command
 from domain.errors import DomainError
 from domain.event import Event
@@ -22,6 +22,10 @@ _TRIES: Final = 8
 
 class Contended(Exception):
     """The stream kept moving under the command; nothing was changed, and a later try may succeed."""
+
+
+class Moved(DomainError):
+    """A condition of the intent is no longer so: nothing was changed, and whoever set it has to decide anew."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -45,12 +49,13 @@ class Intent(msgspec.Struct, frozen=True):
 
     `new` says that the aggregates are expected not to exist yet, which saves loading them; if one does, the intent is
     decided once more on what is there. With a `key` the outcome is recorded along with the events, and is the outcome
-    of every later intent with that key.
+    of every later intent with that key. The `conditions` hold at the append, or the outcome is `Moved`.
     """
 
     steps: tuple[Step, ...]
     new: bool = False
     key: Key | None = None
+    conditions: tuple[Standing, ...] = ()
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -104,9 +109,12 @@ class CommandBus:
                     found_so[place] = intent
             outcomes.update(self._found_so(found_so))
             if units:
-                for place, appended in zip(units, self._log.append(list(units.values())), strict=True):
+                conditions = [open_[place].conditions for place in units]
+                for place, appended in zip(units, self._log.append(list(units.values()), conditions), strict=True):
                     if isinstance(appended, Appended):
                         outcomes[place] = _done(units[place], appended)
+                    elif any(one.originator_id == appended.stream_id for one in open_[place].conditions):
+                        outcomes[place] = Moved("what this was decided on has changed: decide anew")
             open_ = {place: intent for place, intent in open_.items() if place not in outcomes}
             # Intents of one call that concern the same stream come through one by one: that is no contention.
             first, in_vain = False, in_vain + 1 if len(open_) == before else 0

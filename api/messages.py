@@ -60,7 +60,7 @@ async def list_messages(
             row
             async for row in _MESSAGES.messages_page(
                 conn,
-                chat_id=chat_id,
+                chat_id=chat_id and (await _MESSAGES.chat_now(conn, chat_id=chat_id))["chat_id"],
                 since=since,
                 until=until,
                 sentiment_min=sentiment_min,

@@ -9,16 +9,18 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from adapters.evolution import Envelope, InboundMessage, InboundState
+from adapters.evolution import Envelope, InboundMessage, InboundState, fitted
 from adapters.telemetry import RECEIVED, count_ignored
 from adapters.vault import TenantKey
 from api.activity import Outcome as Became
-from api.commands import Done, Intent, Outcome, Step
+from api.commands import Done, Outcome
+from api.people import Named, Reception
 from api.wiring import WriteSide
 from domain.connections import Connection, ReportState, connection
 from domain.errors import AlreadyExists, DomainError, Invalid, NotAllowed, NotFound
+from domain.identity import lid_alone
 from domain.masking import mask
-from domain.messages import Message, ReceiveMessage, message, message_id
+from domain.messages import ReceiveMessage
 
 #: Bytes of one document, such as a delivery or a file of history: with `webhook_base64` a message brings its media
 #: along, and a history its ten thousand rows.
@@ -71,8 +73,7 @@ def record(
         raise NotAllowed("the connection is deactivated")
     key, origin = write.vault.key(source.tenant_id), Origin(source.id, source.tenant_id, source.company_sender)
     receptions = [reception(origin, key, inbound, moment) for inbound in envelope.messages]
-    intents = [Intent((Step(empty, (command,)),), new=True) for empty, command in receptions]
-    outcomes = write.commands.handle_many(intents) if intents else []
+    outcomes = write.people.receive(receptions)
     done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
     duplicates = sum(outcome.duplicate for outcome in done)
     result = Received(
@@ -129,26 +130,42 @@ def _count(
         write.activity.saw(source, moment, sent_at=newest)
 
 
-def reception(
-    origin: Origin, key: TenantKey, inbound: InboundMessage, moment: datetime
-) -> tuple[Message, ReceiveMessage]:
-    """The message before anything has happened to it, and the command that records it as learned at `moment`.
+def reception(origin: Origin, key: TenantKey, inbound: InboundMessage, moment: datetime) -> Reception:
+    """What is to be recorded of a message that was learned at `moment`, and under which names it came.
 
     Masks the text and hashes the addresses: what comes out may be stored (DESIGN rule 6).
     """
-    chat_id = key.pseudonym(inbound.chat)
-    sender = origin.company_sender if inbound.author is None else key.pseudonym(inbound.author)
+    chat_lid, author_lid = _lid(inbound.chat, inbound.chat_lid), _lid(inbound.author, inbound.author_lid)
+    if inbound.author is not None and not inbound.is_group:
+        chat_lid = chat_lid or author_lid
+    chat = _named(key, inbound.chat, chat_lid)
+    author = None if inbound.author is None else _named(key, inbound.author, author_lid) if inbound.is_group else chat
     command = ReceiveMessage(
         at=moment,
         tenant_id=origin.tenant_id,
         connection_id=origin.connection_id,
-        chat_id=chat_id,
-        sender=sender,
+        chat_id=_hash(chat),
+        sender=origin.company_sender if author is None else _hash(author),
         from_me=inbound.from_me,
         is_group=inbound.is_group,
         kind=inbound.kind,
         sent_at=inbound.sent_at,
         external_id=inbound.external_id,
-        text=mask(inbound.text),
+        text=fitted(mask(inbound.text)),
     )
-    return message(message_id(origin.connection_id, chat_id, inbound.from_me, inbound.external_id)), command
+    return Reception(command, None if inbound.is_group else chat, author)
+
+
+def _lid(canonical: str | None, named: str | None) -> str | None:
+    """The LID that a delivery gave: also where it is all that is known."""
+    return named or (canonical if canonical is not None and lid_alone(canonical) else None)
+
+
+def _named(key: TenantKey, canonical: str, lid: str | None) -> Named:
+    return Named(
+        None if lid is None else key.pseudonym(lid), None if lid_alone(canonical) else key.pseudonym(canonical)
+    )
+
+
+def _hash(named: Named) -> str:
+    return named.person or named.alias or ""

@@ -23,6 +23,7 @@ from adapters.settings import Settings
 from adapters.vault import Vault
 from api.activity import Activity
 from api.commands import CommandBus
+from api.people import People
 from projections.build import Builder
 from projections.catalog import all_projections
 from projections.engine import Engine
@@ -45,6 +46,7 @@ class WriteSide:
     commands: CommandBus
     group: GroupCommit
     activity: Activity
+    people: People
 
     def close(self) -> None:
         """Append what was accepted, write what was counted, then let go of the database."""
@@ -59,7 +61,8 @@ def write_side(settings: Settings, *, role: Role = "evosense_writer") -> WriteSi
     recorder = LogRecorder(datastore)
     group = GroupCommit(recorder.append)
     log = EventLog(recorder, StructMapper(vault), group)
-    return WriteSide(datastore, vault, log, CommandBus(log), group, Activity(datastore))
+    commands = CommandBus(log)
+    return WriteSide(datastore, vault, log, commands, group, Activity(datastore), People(log, commands))
 
 
 @dataclass(frozen=True)

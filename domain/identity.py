@@ -29,6 +29,7 @@ AREA_CODES: Final = frozenset(
 _PHONE_SERVERS: Final = frozenset({"s.whatsapp.net", "c.us", "hosted"})
 _LID_SERVERS: Final = frozenset({"lid", "hosted.lid"})
 _GROUP_SERVER: Final = "g.us"
+_LID_PREFIX: Final = "lid:"
 
 _JID: Final = re.compile(r"([0-9]{1,32})(?:[._][0-9]{1,8})?(?::[0-9]{1,8})?@([a-z.]{1,32})", re.ASCII)
 # Before 2020 a group's id was its founder's phone, a dash and a time.
@@ -58,6 +59,11 @@ def canonical_lid(jid: str) -> str | None:
     """Return `lid:<number>` if the JID is a LID, else None."""
     match = _JID.fullmatch(jid.lower()) if is_lid(jid) else None
     return None if match is None else f"lid:{match[1]}"
+
+
+def lid_alone(canonical: str) -> bool:
+    """Tell whether a canonical form is a person's of whom the LID alone is known."""
+    return canonical.startswith(_LID_PREFIX)
 
 
 def with_ninth_digit(digits: str) -> str:
@@ -98,7 +104,7 @@ def canonical_person(jid: str, *alternates: str | None) -> str:
         if server in _PHONE_SERVERS and (phone := _phone(user)) is not None:
             return phone
         if server in _LID_SERVERS and lid is None:
-            lid = f"lid:{user}"
+            lid = f"{_LID_PREFIX}{user}"
     if lid is None:
         raise NotAJid("not the address of a person: expected digits@s.whatsapp.net, digits@c.us or digits@lid")
     return lid

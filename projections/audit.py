@@ -116,6 +116,7 @@ class Auditor:
                     self._builder.advance(
                         conn, build, starts, ends, leave_out=parked, tenant_id=self._tenant_id, bare=True
                     )
+                    self._builder.settle(conn, build)
                 disturbed = left_behind(holding, self._names) != parked
                 _BUILDS.snapshot(seeing)
                 _BUILDS.is_alive(seeing)  # the first look takes the snapshot, while they still wait

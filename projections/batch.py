@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from operator import itemgetter
-from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Final, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 from uuid import UUID
 
 from psycopg import Connection
@@ -109,3 +109,11 @@ class Projection(Protocol):
 
         Up to 5,000 events live, up to 20,000 in a rebuild; no row is written twice.
         """
+
+
+@runtime_checkable
+class Settling(Protocol):
+    """A projection that leaves something over while it loads bare tables, since without indexes it would be slow."""
+
+    def settle(self, conn: Connection[Any]) -> None:
+        """Do what was left over, in one go; to do it again changes nothing. Then the rows are what they should be."""

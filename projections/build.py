@@ -148,6 +148,10 @@ class Builder(Loader):
         `kinds`: only these; all where empty. `on_step` is called before each piece with how many are done and how many
         there are in all.
         """
+        if build.state == "loading":
+            with conn.transaction():
+                _BUILDS.load_settings(conn)
+                self.settle(conn, build)
         _BUILDS.set_build_state(conn, id=build.id, state="finishing")
         missing = [Missing(**row) for row in _BUILDS.build_missing(conn, schema=build.schema_name)]
         steps = [one for one in missing if not kinds or one.kind in kinds]

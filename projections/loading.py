@@ -11,7 +11,7 @@ import msgspec
 from eventsourcing.persistence import Mapper
 from psycopg import Connection
 
-from projections.batch import Projection
+from projections.batch import Projection, Settling
 from projections.builds import Build, LeaveOut, OnProgress, chosen
 from projections.catalog import all_projections
 from projections.faults import PoisonEvent, ProjectionConflict
@@ -199,6 +199,13 @@ class Loader:
                 page, opened = self._read(folder, at, end, part, self._batch)
                 self._apply(conn, folder, page, opened, at, leave_out)
                 at = page.reached if page.reached > at else end
+
+    @staticmethod
+    def settle(conn: Connection[Any], build: Build) -> None:
+        """Do what the projections left over while the tables were bare, within the caller's transaction."""
+        for projection in chosen(build.projections, build.schema_name, bare=True):
+            if isinstance(projection, Settling):
+                projection.settle(conn)
 
     def _read(
         self, folder: Folder, after: int, target: int, part: Part = EVERYTHING, limit: int = BATCH

@@ -8,8 +8,10 @@ from psycopg import Connection
 from domain.embedding_models import EmbeddingModelAdopted, EmbeddingMoveBegun
 from domain.event import Event
 from domain.messages import MessageAnalyzed, MessageEmbedded, MessageReceived
+from domain.people import LidLinked
 from projections.batch import Batch
 from projections.copying import Inserts
+from projections.people import People
 from projections.vectors import Vectors
 from sql import LIVE, queries
 
@@ -38,16 +40,18 @@ _Decision = tuple[int, EmbeddingModelAdopted | EmbeddingMoveBegun]
 
 
 class MessagesProjection:
-    """See `Projection`. A batch becomes at most three statements, whatever its size; three more where tenants move."""
+    """See `Projection`. A batch becomes at most four statements, whatever its size; three more where tenants
+    move, and two where a LID turns out to be a person's."""
 
     name = "messages"
-    tables = ("messages_message", "messages_embedding", "messages_embeddingmodel")
+    tables = ("messages_message", "messages_embedding", "messages_embeddingmodel", "messages_person")
     events: tuple[type[Event], ...] = (
         MessageReceived,
         MessageAnalyzed,
         MessageEmbedded,
         EmbeddingMoveBegun,
         EmbeddingModelAdopted,
+        LidLinked,
     )
 
     def __init__(self, schema: str = LIVE, *, bare: bool = False) -> None:
@@ -57,8 +61,15 @@ class MessagesProjection:
             self._queries.put_search_vectors, self._queries.load_search_vectors, _VECTOR_TYPES, bare=bare
         )
 
+        self._people = People(self._queries, bare=bare)
+
+    def settle(self, conn: Connection[Any]) -> None:
+        """See `Settling.settle`."""
+        self._people.settle(conn)
+
     def project(self, conn: Connection[Any], batch: Batch) -> None:
         """See `Projection.project`. A message that is analysed in the batch it came in is written once."""
+        self._people.link(conn, batch.of(LidLinked))
         received = batch.of(MessageReceived)
         analyzed = {event.originator_id.int: event for _, event in batch.of(MessageAnalyzed)}
         embedded = {event.originator_id.int: (position, event) for position, event in batch.of(MessageEmbedded)}
@@ -87,14 +98,15 @@ class MessagesProjection:
         streams = [event.originator_id.int for event in events]
         analyses = [analyzed.pop(stream, None) for stream in streams]
         vectors = [embedded.pop(stream, None) for stream in streams]
+        chat_ids, senders = self._people.names(conn, received)
         self._messages.insert(
             conn,
             {
                 "ids": ids,
                 "tenant_ids": [event.tenant_id for event in events],
                 "connection_ids": connections,
-                "chat_ids": [event.chat_id for event in events],
-                "senders": [event.sender for event in events],
+                "chat_ids": chat_ids,
+                "senders": senders,
                 "texts": [event.text for event in events],
                 "created_ats": [event.sent_at for event in events],
                 **_analysis_columns(analyses),

@@ -10,10 +10,12 @@ from adapters.event_store.wire import (
     BrokenSeal,
     KeyUnavailable,
     MsgpackTranscoder,
+    Standing,
     StructMapper,
     TenantStoredEvent,
     UndecodableEvent,
     UnknownEventType,
+    standing,
 )
 
 __all__ = [
@@ -33,10 +35,12 @@ __all__ = [
     "RecordedEvent",
     "Role",
     "RoleDatastore",
+    "Standing",
     "StreamAt",
     "StructMapper",
     "TenantStoredEvent",
     "UndecodableEvent",
     "UnknownEventType",
     "send_arrays_in_binary",
+    "standing",
 ]

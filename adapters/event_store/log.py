@@ -1,6 +1,7 @@
 """The log as the command side sees it: aggregates are loaded from it, and decided events appended to it."""
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import repeat
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from eventsourcing.persistence import StoredEvent
 from adapters.event_store.datastore import once_more
 from adapters.event_store.group_commit import GroupCommit
 from adapters.event_store.recorder import Appended, Conflict, LogRecorder
-from adapters.event_store.wire import StructMapper
+from adapters.event_store.wire import Standing, StructMapper, TenantStoredEvent
 from domain.aggregate import Aggregate
 from domain.event import Event
 from sql import queries
@@ -63,13 +64,20 @@ class EventLog:
                 streams[row["originator_id"]].append(self._decode(row["originator_id"], row))
         return [empty.replay(streams[empty.id]) for empty in empties]
 
-    def append(self, units: Sequence[Sequence[Event]]) -> list[Appended | Conflict]:
+    def append(
+        self, units: Sequence[Sequence[Event]], conditions: Sequence[Sequence[Standing]] = ()
+    ) -> list[Appended | Conflict]:
         """Append each unit of events, all of it or none. See `LogRecorder.append`.
+
+        `conditions`: those of each unit, in the same order; none where it is empty.
 
         Raises `Overloaded` where too much is waiting to be appended.
         """
         # Sealed and encoded here, in the caller's thread: the one that appends has only to send bytes.
-        stored = [[self._mapper.to_stored_event(event) for event in unit] for unit in units]
+        stored: list[list[TenantStoredEvent]] = [
+            [*of_unit, *(self._mapper.to_stored_event(event) for event in unit)]
+            for unit, of_unit in zip(units, conditions or repeat(()), strict=False)
+        ]
         if self._group is None:
             return self._recorder.append(stored)
         return self._group.submit(stored).result()

@@ -19,7 +19,7 @@ from psycopg.errors import UniqueViolation
 from psycopg.rows import tuple_row
 
 from adapters.event_store.datastore import RoleDatastore, once_more
-from adapters.event_store.wire import TenantStoredEvent
+from adapters.event_store.wire import Standing, TenantStoredEvent
 from sql import queries
 
 #: Notified after each append; the payload is the last position.
@@ -129,6 +129,7 @@ class LogRecorder(PostgresApplicationRecorder):
     def append(self, units: Sequence[Unit]) -> list[Appended | Conflict]:
         """Append each unit, all of it or none, in one transaction; one outcome a unit, in the order given.
 
+        A unit may hold conditions beside its events (`Standing`): it is refused, too, where one of them is not so.
         A unit is refused alone when a stream of it has moved, or was moved by an earlier unit of the same call. When
         the connection is lost on the way, the append is tried once more; what the first try had committed is
         recognised by its bytes, which no other writer can have produced. Raises `OperationalError` if that fails too.
@@ -149,7 +150,7 @@ class LogRecorder(PostgresApplicationRecorder):
         standing_at = _standing_at(units)
         if not standing_at:
             return None
-        events = [event for unit in units for event in unit]
+        events = [event for unit in units for event in _events(unit)]
         with self.datastore.get_connection() as conn:
             try:
                 done = _LOG.append_at_once(
@@ -168,7 +169,7 @@ class LogRecorder(PostgresApplicationRecorder):
             # Somebody drew from the sequence without having the turn: the order holds, but there are gaps.
             with self.datastore.get_connection() as conn:
                 positions = iter([position for unit in units for position in self._stored(conn, unit) or ()])
-        return [Appended(tuple(islice(positions, len(unit)))) for unit in units]
+        return [Appended(tuple(islice(positions, len(_events(unit))))) for unit in units]
 
     def _append(self, units: Sequence[Unit], *, again: bool) -> list[Appended | Conflict]:
         with self.datastore.get_connection() as conn, conn.transaction():
@@ -181,12 +182,12 @@ class LogRecorder(PostgresApplicationRecorder):
                 outcomes.append(conflict)
                 if conflict is None:
                     accepted.append(unit)
-                    versions.update({event.originator_id: event.originator_version for event in unit})
-            positions = iter(self._insert(conn, [event for unit in accepted for event in unit]))
+                    versions.update({event.originator_id: event.originator_version for event in _events(unit)})
+            positions = iter(self._insert(conn, [event for unit in accepted for event in _events(unit)]))
             done: list[Appended | Conflict] = []
             for unit, refused in zip(units, outcomes, strict=True):
                 if refused is None:
-                    done.append(Appended(tuple(next(positions) for _ in unit)))
+                    done.append(Appended(tuple(next(positions) for _ in _events(unit))))
                 else:
                     ours = self._stored(conn, unit) if again else None
                     done.append(Appended(ours) if ours else refused)
@@ -208,7 +209,7 @@ class LogRecorder(PostgresApplicationRecorder):
     def _stored(self, conn: Connection[Any], unit: Unit) -> tuple[int, ...] | None:
         """The positions of a unit that is in the log to the byte: an earlier try whose answer was lost."""
         positions: list[int] = []
-        for event in unit:
+        for event in _events(unit):
             row = _LOG.event_at(conn, stream_id=event.originator_id, version=event.originator_version)
             # The topic as well: two facts without fields of their own differ in nothing else.
             if row is None or row["topic"] != event.topic or bytes(row["state"]) != event.state:
@@ -217,16 +218,30 @@ class LogRecorder(PostgresApplicationRecorder):
         return tuple(positions)
 
 
+def _events(unit: Unit) -> Unit:
+    """The unit without its conditions."""
+    return [event for event in unit if not isinstance(event, Standing)]
+
+
 def _standing_at(units: Sequence[Unit]) -> dict[UUID | str, int]:
-    """Where each stream has to stand so that all units fit; nothing where they don't fit behind each other."""
+    """Where each stream has to stand so that all units fit; nothing where they don't fit behind each other.
+
+    Nothing, too, where a condition is to be looked at under the lock.
+    """
     before: dict[UUID | str, int] = {}
     reached: dict[UUID | str, int] = {}
     for unit in units:
         for event in unit:
             stream, version = event.originator_id, event.originator_version
-            if reached.setdefault(stream, version - 1) != version - 1 or version < 1:
+            if isinstance(event, Standing):
+                if event.strict:
+                    return {}
+                at = version
+            else:
+                at = version - 1
+            if reached.setdefault(stream, at) != at or at < 0:
                 return {}
-            before.setdefault(stream, version - 1)
+            before.setdefault(stream, at)
             reached[stream] = version
     return before
 
@@ -247,6 +262,10 @@ def _conflict(unit: Unit, versions: dict[UUID | str, int]) -> Conflict | None:
     seen: dict[UUID | str, int] = {}
     for event in unit:
         found = seen.get(event.originator_id, versions.get(event.originator_id, 0))
+        if isinstance(event, Standing):
+            if event.originator_version != found:
+                return Conflict(UUID(str(event.originator_id)), event.originator_version, found)
+            continue
         if event.originator_version != found + 1:
             return Conflict(UUID(str(event.originator_id)), event.originator_version - 1, found)
         seen[event.originator_id] = event.originator_version

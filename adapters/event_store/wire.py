@@ -235,6 +235,21 @@ class TenantStoredEvent(StoredEvent):
     tenant_id: UUID
 
 
+@dataclass(frozen=True)
+class Standing(TenantStoredEvent):
+    """No event, but a condition among the events of a unit: the stream stands at `originator_version`, 0: has none.
+
+    `strict`: looked at under the lock that orders all appends. Otherwise perhaps a moment before, which costs nothing.
+    """
+
+    strict: bool
+
+
+def standing(stream_id: UUID, version: int, tenant_id: UUID, *, strict: bool) -> Standing:
+    """See `Standing`."""
+    return Standing(stream_id, version, "", b"", tenant_id, strict)
+
+
 @cache
 def _split(cls: type[Event]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of an event's open and of its personal fields, each in the order of the class."""

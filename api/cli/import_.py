@@ -17,6 +17,7 @@ from rich.text import Text
 from adapters.migrations import require_current_schema
 from api.cli.installation import configured
 from api.cli.screen import CommandError, console
+from api.commands import Contended
 from api.importing import HelperLost, Progress, Refused, Report, Source, SourceError, Tally, import_source, open_source
 from api.receiving import Origin
 from api.wiring import WriteSide, write_side
@@ -69,7 +70,7 @@ def import_(
                 write.close()
     except (SourceError, HelperLost) as error:
         raise CommandError(str(error)) from None
-    except PersistenceError as error:
+    except (PersistenceError, Contended) as error:
         raise CommandError(f"the database can't be worked with ({type(error).__name__}): {_AGAIN}") from None
     except KeyboardInterrupt:
         console.print(f"stopped: {_AGAIN}")

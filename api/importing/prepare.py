@@ -11,8 +11,10 @@ from adapters.event_store import StructMapper, TenantStoredEvent
 from adapters.evolution import BROKEN, EnvelopeError, InboundMessage, parse_object
 from adapters.vault import Vault
 from api.importing.source import Piece
+from api.people import Reception
 from api.receiving import Origin, reception
 from domain.errors import DomainError
+from domain.messages import message
 
 #: How many refusals are told one by one; all of them are counted.
 LISTED: Final = 20
@@ -69,10 +71,14 @@ class Tally(msgspec.Struct):
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """The events of a piece, one unit a message, and the tally of what led to none."""
+    """The events of a piece, one unit a message, and the tally of what led to none.
+
+    `named`: messages whose people come with a LID, so that what they are recorded as is decided when their turn comes.
+    """
 
     units: list[tuple[TenantStoredEvent, ...]]
     tally: Tally
+    named: list[Reception] = []
 
 
 class Preparer:
@@ -86,6 +92,7 @@ class Preparer:
     def prepare(self, piece: Piece) -> Prepared:
         """The events in it. Never raises for what is in it, but `VaultError` where the tenant's key can't be used."""
         tally, units, moment = Tally(), list[tuple[TenantStoredEvent, ...]](), datetime.now(UTC)
+        named: list[Reception] = []
         if piece.fault:
             tally.refuse(Refused(piece.file, piece.line, 0, piece.fault))
         for line, body in _documents(piece):
@@ -98,14 +105,16 @@ class Preparer:
                 continue
             for inbound in found:
                 try:
-                    units.append(self._unit(inbound, moment))
+                    received = reception(self._origin, self._vault.key(self._origin.tenant_id), inbound, moment)
+                    events = message(received.stream).decide(received.command)
                 except DomainError as error:
                     tally.refuse(Refused(piece.file, line, 0, str(error)))
-        return Prepared(units, tally)
-
-    def _unit(self, inbound: InboundMessage, moment: datetime) -> tuple[TenantStoredEvent, ...]:
-        empty, command = reception(self._origin, self._vault.key(self._origin.tenant_id), inbound, moment)
-        return tuple(self._mapper.to_stored_event(event) for event in empty.decide(command))
+                    continue
+                if received.with_lid:
+                    named.append(received)
+                else:
+                    units.append((*received.conditions, *map(self._mapper.to_stored_event, events)))
+        return Prepared(units, tally, named)
 
 
 def _documents(piece: Piece) -> Iterator[tuple[int, bytes]]:

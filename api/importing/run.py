@@ -7,14 +7,17 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
-from adapters.event_store import Appended, Conflict
+from adapters.event_store import Appended, Conflict, StructMapper
 from adapters.settings import Settings
+from api.commands import Done
 from api.importing.checkpoints import Checkpoints
 from api.importing.pool import prepared
 from api.importing.prepare import Prepared, Tally
 from api.importing.source import Piece, Position, Source
+from api.people import Reception, reception_of
 from api.receiving import Origin
 from api.wiring import WriteSide
+from domain.messages import MessageReceived
 
 #: Events of one append, and how many may wait for theirs.
 _APPEND: Final = 2500
@@ -94,9 +97,11 @@ class _Run:
     ) -> None:
         self.report = report
         self._group = write.group
+        self._people = write.people
+        self._mapper = StructMapper(write.vault)
         self._checkpoints = checkpoints
         self._on_progress = on_progress
-        self._waiting: deque[tuple[Piece, Tally, list[Future[list[Appended | Conflict]]]]] = deque()
+        self._waiting: deque[tuple[Piece, Prepared, list[Future[list[Appended | Conflict]]]]] = deque()
         self._events = 0
         self._size = report.began_size
         self._reached: Position | None = None
@@ -113,7 +118,9 @@ class _Run:
                 futures[-_WAITING // _APPEND].result()  # a file of a hundred thousand messages waits for itself
             futures.append(self._group.submit(units))
         self._events += len(prepared.units)
-        self._waiting.append((piece, prepared.tally, futures))
+        self._record(prepared.named, prepared.tally)
+        prepared.named.clear()
+        self._waiting.append((piece, prepared, futures))
         while self._waiting and all(future.done() for future in self._waiting[0][2]):
             self._settle()
 
@@ -129,16 +136,33 @@ class _Run:
             self._reached = None
             self._kept = time.monotonic()
 
+    def _record(self, receptions: list[Reception], tally: Tally) -> None:
+        """Record messages of which it takes a look at the log to say under whose name."""
+        for start in range(0, len(receptions), _APPEND):
+            for outcome in self._people.receive(receptions[start : start + _APPEND]):
+                # None is refused: they were decided once when they were prepared.
+                tally.duplicates += isinstance(outcome, Done) and outcome.duplicate
+                tally.stored += isinstance(outcome, Done) and not outcome.duplicate
+
     def _settle(self) -> None:
-        piece, tally, futures = self._waiting[0]
-        for future in futures:
-            outcomes = future.result()
-            appended = sum(isinstance(outcome, Appended) for outcome in outcomes)
-            tally.stored += appended
-            # A message's stream begins with its receipt: where there is something already, it was received before.
-            tally.duplicates += len(outcomes) - appended
+        piece, prepared, futures = self._waiting[0]
+        tally = prepared.tally
+        outcomes = [outcome for future in futures for outcome in future.result()]
+        moved: list[Reception] = []
+        for unit, outcome in zip(prepared.units, outcomes, strict=True):
+            if isinstance(outcome, Appended):
+                tally.stored += 1
+            elif outcome.stream_id == unit[-1].originator_id:
+                # A message's stream begins with its receipt: where there is something already, it was received before.
+                tally.duplicates += 1
+            else:
+                # Its sender turned out to have a LID as well, under which it may have been received.
+                event = self._mapper.to_domain_event(unit[-1])
+                assert isinstance(event, MessageReceived)  # noqa: S101 - a unit is a condition and its receipt
+                moved.append(reception_of(event))
+        self._record(moved, tally)
         self._waiting.popleft()
-        self._events -= tally.messages
+        self._events -= len(prepared.units)
         self.report.run.add(tally)
         self.report.total.add(tally)
         self._size += piece.size

@@ -11,6 +11,7 @@ GRANT SELECT ON
     evosense.messages_message,
     evosense.messages_embedding,
     evosense.messages_embeddingmodel,
+    evosense.messages_person,
     evosense.experiments_prompttemplate,
     evosense.experiments_inference,
     evosense.experiments_experimentrun,
@@ -30,6 +31,7 @@ TO evosense_app;
 GRANT EXECUTE ON FUNCTION
     evosense.semantic_search(uuid, vector, integer, float),
     evosense.embedding_model(uuid),
+    evosense.person_of(text),
     evosense.matching_messages(
         uuid, bigint[], timestamptz, timestamptz, text, bigint, float, float, text, text
     ),

@@ -12,6 +12,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON
     evosense.messages_message,
     evosense.messages_embedding,
     evosense.messages_embeddingmodel,
+    evosense.messages_person,
     evosense.experiments_prompttemplate,
     evosense.experiments_inference,
     evosense.experiments_experimentrun,

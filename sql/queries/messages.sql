@@ -93,6 +93,74 @@ DELETE FROM evosense.messages_embedding AS e
 USING unnest(:tenant_ids::uuid[], :models::text[], :positions::bigint[]) AS a(tenant_id, model, position)
 WHERE e.tenant_id = a.tenant_id AND e.model <> a.model AND e.position < a.position;
 
+-- Whose a hash is, at a position of the log: the last link before it counts, or else the first behind it. The same rule
+-- stands in projections/people.py.
+
+-- name: put_persons(tenant_ids, aliases, positions, persons)!
+INSERT INTO evosense.messages_person (tenant_id, alias, position, person)
+SELECT tenant_id, alias, position, person
+FROM unnest(:tenant_ids::uuid[], :aliases::text[], :positions::bigint[], :persons::text[])
+    AS t(tenant_id, alias, position, person);
+
+-- name: persons_of(tenant_ids, names)
+-- All links of those of these hashes that are LIDs', in order.
+SELECT p.tenant_id, p.alias, p.position, p.person
+FROM unnest(:tenant_ids::uuid[], :names::text[]) AS n(tenant_id, name)
+JOIN evosense.messages_person AS p ON p.tenant_id = n.tenant_id AND p.alias = n.name
+ORDER BY p.position;
+
+-- name: rename_people(tenant_ids, aliases)!
+-- Rows that stand under these LIDs, as chat, as sender or as both.
+WITH found AS (
+    SELECT m.id
+    FROM unnest(:tenant_ids::uuid[], :aliases::text[]) AS l(tenant_id, alias)
+    JOIN evosense.messages_message AS m ON m.chat_id = l.alias AND m.tenant_id = l.tenant_id
+    UNION
+    SELECT m.id
+    FROM unnest(:tenant_ids::uuid[], :aliases::text[]) AS l(tenant_id, alias)
+    JOIN evosense.messages_message AS m ON m.sender = l.alias AND m.tenant_id = l.tenant_id
+)
+UPDATE evosense.messages_message AS m
+SET chat_id = coalesce((
+        SELECT p.person FROM evosense.messages_person AS p
+        WHERE p.tenant_id = m.tenant_id AND p.alias = m.chat_id
+        ORDER BY p.position < m.id DESC, abs(p.position - m.id)
+        LIMIT 1
+    ), m.chat_id),
+    sender = coalesce((
+        SELECT p.person FROM evosense.messages_person AS p
+        WHERE p.tenant_id = m.tenant_id AND p.alias = m.sender
+        ORDER BY p.position < m.id DESC, abs(p.position - m.id)
+        LIMIT 1
+    ), m.sender)
+FROM found
+WHERE m.id = found.id;
+
+-- name: rename_all_people()!
+-- The same for all LIDs at once, over tables that have no indexes yet.
+WITH lids AS MATERIALIZED (
+    SELECT DISTINCT tenant_id, alias FROM evosense.messages_person
+), found AS (
+    SELECT m.id FROM lids AS l JOIN evosense.messages_message AS m ON m.chat_id = l.alias AND m.tenant_id = l.tenant_id
+    UNION
+    SELECT m.id FROM lids AS l JOIN evosense.messages_message AS m ON m.sender = l.alias AND m.tenant_id = l.tenant_id
+)
+UPDATE evosense.messages_message AS m
+SET chat_id = coalesce((
+        SELECT p.person FROM evosense.messages_person AS p
+        WHERE p.tenant_id = m.tenant_id AND p.alias = m.chat_id
+        ORDER BY p.position < m.id DESC, abs(p.position - m.id)
+        LIMIT 1
+    ), m.chat_id),
+    sender = coalesce((
+        SELECT p.person FROM evosense.messages_person AS p
+        WHERE p.tenant_id = m.tenant_id AND p.alias = m.sender
+        ORDER BY p.position < m.id DESC, abs(p.position - m.id)
+        LIMIT 1
+    ), m.sender)
+FROM found
+WHERE m.id = found.id;
+
 -- name: messages_page(chat_id, since, until, sentiment_min, sentiment_max, emotion, before_at, before_id, page)
 -- Newest first; the next page begins behind (before_at, before_id).
 SELECT id, connection_id, chat_id, sender, text, created_at, sentiment, emotion, satisfaction, tone, summary,
@@ -108,6 +176,10 @@ WHERE tenant_id = nullif(current_setting('evosense.tenant_id', true), '')::uuid
     AND (:before_at::timestamptz IS NULL OR (created_at, id) < (:before_at::timestamptz, :before_id::bigint))
 ORDER BY created_at DESC, id DESC
 LIMIT :page;
+
+-- name: chat_now(chat_id)^
+-- Asked for by itself, so that the page is planned for the very chat.
+SELECT evosense.person_of(:chat_id::text) AS chat_id;
 
 -- name: message(id)^
 SELECT id, connection_id, chat_id, sender, text, created_at, sentiment, emotion, satisfaction, tone, summary,

@@ -1,14 +1,15 @@
 -- name: by_meaning(tenant_id, vector, model, depth, threshold, without, since, until, chat_id, connection_id, sentiment_min, sentiment_max, emotion, author)
 SELECT message_id, text, sentiment, satisfaction, similarity_score, created_at
 FROM evosense.nearest_messages(
-    :tenant_id, :vector::vector(768), :model, :depth, :threshold, :without, :since, :until, :chat_id, :connection_id,
-    :sentiment_min, :sentiment_max, :emotion, :author
+    :tenant_id, :vector::vector(768), :model, :depth, :threshold, :without, :since, :until,
+    evosense.person_of(:chat_id), :connection_id, :sentiment_min, :sentiment_max, :emotion, :author
 );
 
 -- name: by_words(words, depth, since, until, chat_id, connection_id, sentiment_min, sentiment_max, emotion, author)
 SELECT message_id, text, sentiment, satisfaction, created_at, snippet, highlights
 FROM evosense.text_search(
-    :words, :depth, :since, :until, :chat_id, :connection_id, :sentiment_min, :sentiment_max, :emotion, :author
+    :words, :depth, :since, :until, evosense.person_of(:chat_id), :connection_id, :sentiment_min, :sentiment_max,
+    :emotion, :author
 );
 
 -- name: model_of(tenant_id)^

@@ -23,6 +23,7 @@ from adapters.event_store import (
     PostgresKeyStore,
     RoleDatastore,
     StructMapper,
+    standing,
 )
 from adapters.settings import Settings
 from adapters.vault import MasterKey, Vault
@@ -30,6 +31,7 @@ from api.wiring import WriteSide, write_side
 from domain import authn, connections, messages, tenancy
 from domain.event import Event
 from domain.ports import Analysis
+from sql import queries
 from tests.support.proxy import Proxy, proxy_before
 from tests.support.spec import NOW, fact
 from tests.support.systems import administrator, at_port, wait_for
@@ -362,6 +364,62 @@ def test_a_duplicate_within_a_batch_fails_alone(write: WriteSide, tenant_id: UUI
     ]
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_unit_is_appended_where_its_conditions_hold(write: WriteSide, tenant_id: UUID, strict: bool) -> None:
+    there, absent, ours, theirs, third = (uuid4() for _ in range(5))
+    record(write, [[suspended(tenant_id, stream=there)]])
+    at = [standing(there, 1, tenant_id, strict=strict), standing(absent, 0, tenant_id, strict=strict)]
+    one, other = write.log.append(
+        [[suspended(tenant_id, v, stream=ours) for v in (1, 2)], [suspended(tenant_id, stream=theirs)]], [at, at[:1]]
+    )
+    assert isinstance(one, Appended)
+    assert isinstance(other, Appended)
+    positions = [recorded.position for s in (ours, theirs) for recorded in write.log.history(s)]
+    assert [*one.positions, *other.positions] == positions == [positions[0], positions[0] + 1, positions[0] + 2]
+    # What does not hold refuses its own unit alone; so does what an earlier unit of the same call has changed.
+    outcomes = write.log.append(
+        [
+            [suspended(tenant_id, stream=third)],
+            [suspended(tenant_id, stream=uuid4())],
+            [suspended(tenant_id, stream=absent)],
+            [suspended(tenant_id, stream=uuid4())],
+        ],
+        [at, [standing(there, 0, tenant_id, strict=strict)], at[1:], at[1:]],
+    )
+    assert [type(outcome) for outcome in outcomes] == [Appended, Conflict, Appended, Conflict]
+    assert outcomes[1] == Conflict(there, 0, 1)
+    assert outcomes[3] == Conflict(absent, 0, 1)
+
+
+def test_a_strict_condition_is_looked_at_in_turn(write: WriteSide, settings: Settings, tenant_id: UUID) -> None:
+    """Whoever had to wait for the turn sees what was appended meanwhile."""
+    stream, ours = uuid4(), uuid4()
+    mapper, outcomes = StructMapper(write.vault), list[Appended | Conflict]()
+    theirs = mapper.to_stored_event(suspended(tenant_id, stream=stream))
+    with RoleDatastore(settings.runtime_dsn, "evosense_writer") as rival, rival.get_connection() as conn:
+        with conn.transaction():
+            queries("log").lock_for_append(conn)
+            waiting = threading.Thread(
+                target=lambda: outcomes.extend(
+                    write.log.append(
+                        [[suspended(tenant_id, stream=ours)]], [[standing(stream, 0, tenant_id, strict=True)]]
+                    )
+                )
+            )
+            waiting.start()
+            wait_for(lambda: _waiting_for_a_turn(settings), "the append waits for its turn")
+            LogRecorder(rival)._insert(conn, [theirs])
+        waiting.join(20)
+    assert outcomes == [Conflict(stream, 0, 1)]
+    assert not write.log.history(ours)
+
+
+def _waiting_for_a_turn(settings: Settings) -> bool:
+    with administrator(settings) as admin:
+        rows = admin.execute("SELECT FROM pg_locks WHERE NOT granted AND database IS NOT NULL").fetchall()
+    return bool(rows)
+
+
 def test_the_librarys_own_interface_appends_all_or_none(write: WriteSide, tenant_id: UUID) -> None:
     mapper, recorder = StructMapper(write.vault), write.log._recorder
     stream, other = uuid4(), uuid4()
@@ -507,7 +565,8 @@ def test_a_lost_commit_is_tried_again_and_stands_once(
     ]
     side.log.head()  # the connection is there, and no COMMIT of its making will come by
     proxy.lose(lost)  # type: ignore[arg-type]
-    outcomes = side.log.append(units)
+    # A condition that a retry no longer finds is no reason to deny what was appended.
+    outcomes = side.log.append(units, [[standing(sealed, 0, tenant_id, strict=False)], [], [], []])
     assert proxy.lost == 1
     assert [type(outcome) for outcome in outcomes] == [Appended, Appended, Conflict, Conflict]
     for stream, outcome, count in ((sealed, outcomes[0], 2), (plain, outcomes[1], 1)):
@@ -593,7 +652,8 @@ def test_a_recorded_event_is_equal_to_the_decided_one(write: WriteSide) -> None:
     record(write, units)
     by_stream: dict[UUID, list[Event]] = {}
     for unit in units:
-        by_stream.setdefault(unit[0].originator_id, []).extend(unit)
+        for event in unit:
+            by_stream.setdefault(event.originator_id, []).append(event)
     assert len({type(event) for unit in units for event in unit}) > 10
     for stream, events in by_stream.items():
         assert [recorded.event for recorded in write.log.history(stream)] == events

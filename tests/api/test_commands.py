@@ -3,11 +3,12 @@
 import threading
 from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 
-from adapters.event_store import Appended, EventLog
+from adapters.event_store import Appended, EventLog, standing
 from adapters.settings import Settings
-from api.commands import CommandBus, Contended, Intent, Step
+from api.commands import CommandBus, Contended, Done, Intent, Moved, Step
 from api.wiring import WriteSide, write_side
 from domain import authn, tenancy
 from domain.aggregate import Command
@@ -163,7 +164,7 @@ class Rival(EventLog):
         self._tenant_id = tenant_id
         self.left = times
 
-    def append(self, units):  # type: ignore[no-untyped-def]
+    def append(self, units, conditions=()):  # type: ignore[no-untyped-def]
         """Somebody else's event first."""
         if self.left:
             self.left -= 1
@@ -172,7 +173,7 @@ class Rival(EventLog):
                 tenancy.TenantRenamed, self._tenant_id, version, tenant_id=self._tenant_id, name=f"rival {version}"
             )
             assert isinstance(super().append([[event]])[0], Appended)
-        return super().append(units)
+        return super().append(units, conditions)
 
 
 @pytest.mark.parametrize(("times", "succeeds"), [(1, True), (7, True), (8, False), (100, False)])
@@ -206,6 +207,26 @@ def test_the_position_of_a_duplicate_is_that_of_its_latest_stream(write: WriteSi
     assert not isinstance(done, DomainError)
     assert done.duplicate
     assert done.position == later.position
+
+
+def test_a_condition_that_no_longer_holds_is_told_apart_from_a_stream_that_moved(
+    write: WriteSide, tenant_id: UUID
+) -> None:
+    version = write.log.load(tenancy.tenant(tenant_id)).version
+    other = uuid4()
+    write.vault.create(other)
+    held, late = (standing(tenant_id, v, tenant_id, strict=False) for v in (version, version + 1))
+    moved, refused, done = write.commands.handle_many(
+        [
+            msgspec.structs.replace(register(other), conditions=(late,)),
+            msgspec.structs.replace(register(tenant_id), conditions=(standing(uuid4(), 0, tenant_id, strict=False),)),
+            msgspec.structs.replace(register(other), conditions=(held,)),
+        ]
+    )
+    assert isinstance(moved, Moved)
+    assert isinstance(refused, AlreadyExists)
+    assert isinstance(done, Done)
+    assert len(done.positions) == 1
 
 
 def test_nothing_asked_is_nothing_done(write: WriteSide) -> None:

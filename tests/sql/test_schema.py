@@ -17,6 +17,7 @@ SIDE_TABLES = {
     "connections_state",
     "messages_embedding",
     "messages_embeddingmodel",
+    "messages_person",
     "metrics_emotion",
     "metrics_hour",
     "metrics_latency",

@@ -17,7 +17,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composable, Identifier
 
-from domain import authn, connections, embedding_models, experiments, messages, tenancy
+from domain import authn, connections, embedding_models, experiments, messages, people, tenancy
 from domain.event import Event
 from domain.ports import DIMENSIONS
 from tests.support.systems import tables
@@ -31,6 +31,7 @@ Counts = Callable[[str, int, Event], bool]
 _KEYS: Final = {
     "messages_embedding": ("tenant_id", "model", "message_id"),
     "messages_embeddingmodel": ("tenant_id", "position"),
+    "messages_person": ("tenant_id", "alias", "position"),
     "connections_companysender": ("connection_id",),
     "connections_state": ("connection_id",),
     "metrics_message": ("message_id",),
@@ -87,6 +88,7 @@ class _Model:
         self._messages: dict[int, Row] = {}
         self._embeddings: dict[tuple[int, str], Row] = {}
         self._models: dict[int, Row] = {}
+        self._links: dict[int, Row] = {}
         self._inferences: dict[int, Row] = {}
         self._counted: dict[int, Row] = {}
         self._latencies: list[experiments.InferenceRecorded] = []
@@ -112,7 +114,8 @@ class _Model:
             "experiments_prompttemplate": [],
             "messages_embedding": self._embeddings.values(),
             "messages_embeddingmodel": self._models.values(),
-            "messages_message": self._messages.values(),
+            "messages_message": self._named(),
+            "messages_person": self._links.values(),
             "metrics_emotion": self._emotions(),
             "metrics_hour": self._hours(),
             "metrics_latency": self._latency(),
@@ -252,6 +255,13 @@ class _Model:
                     "embedding": _packed(event.vector, "e"),
                     "position": position,
                 }
+            case people.LidLinked():
+                self._links[position] = {
+                    "tenant_id": event.tenant_id,
+                    "alias": event.alias,
+                    "position": position,
+                    "person": event.person,
+                }
             case embedding_models.EmbeddingMoveBegun():
                 self._answering(position, event, event.from_model, adopted=False)
             case embedding_models.EmbeddingModelAdopted():
@@ -261,6 +271,15 @@ class _Model:
                     for key, row in self._embeddings.items()
                     if row["tenant_id"] != event.tenant_id or row["model"] == event.model_name
                 }
+
+    def _named(self) -> Iterator[Row]:
+        for row in self._messages.values():
+            yield row | {name: self._whose(row, row[name]) for name in ("chat_id", "sender")}
+
+    def _whose(self, row: Row, name: str) -> str:
+        said = [o for o in self._links.values() if (o["tenant_id"], o["alias"]) == (row["tenant_id"], name)]
+        before = [one for one in said if one["position"] < row["id"]]
+        return (before[-1] if before else said[0])["person"] if said else name
 
     def _answering(self, position: int, event: Event, model: str, *, adopted: bool) -> None:
         self._models[position] = {

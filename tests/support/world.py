@@ -10,7 +10,7 @@ from uuid import UUID
 
 from adapters.event_store import Appended
 from api.wiring import WriteSide
-from domain import authn, connections, embedding_models, experiments, messages, tenancy
+from domain import authn, connections, embedding_models, experiments, messages, people, tenancy
 from domain.aggregate import Aggregate, Command
 from domain.event import Event
 from domain.ports import DIMENSIONS, EMOTIONS, TONES, Analysis
@@ -33,6 +33,10 @@ class World:
         self._messages: list[tuple[UUID, UUID]] = []
         #: Whether tenants move to other embedding models, which makes vectors go.
         self.moves = True
+        # LIDs, by a chance of their own; the first of each tenant get a new number now and then.
+        self._chance = repeatable(seed + 1_000_003)
+        self._lids = {tenant: [self._chance.randbytes(32).hex() for _ in range(6)] for tenant in self.tenants}
+        self._linked: set[str] = set()
 
     def births(self) -> list[Unit]:
         """Each tenant with two users and two connections."""
@@ -77,7 +81,7 @@ class World:
             self._move: int(self.moves),
         }
         chosen = self._random.choices(list(kinds), list(kinds.values()), k=steps)
-        return [unit for unit in (step() for step in chosen) if unit]
+        return [unit for step in chosen for unit in (step(), self._link()) if unit]
 
     def carry_out(self, empty: Aggregate, *commands: Command) -> Unit:
         """What the commands lead to; the world remembers it."""
@@ -106,6 +110,14 @@ class World:
         tenant_id, connection_id, company = self._random.choice(self._connections)
         from_me = self._random.random() < 0.3
         chat, key = self._random.randbytes(32).hex(), self._random.randbytes(8).hex()
+        sender = chat
+        is_group = self._chance.random() < 0.2
+        if self._chance.random() < 0.4:
+            number, sender = self._chance.choice(list(enumerate(self._lids[tenant_id])))
+            if number < 2 and sender in self._linked:
+                # Who looks before recording finds the link: of a LID with a later one, no message is behind the first.
+                sender = chat
+            chat = chat if is_group else sender
         empty = messages.message(messages.message_id(connection_id, chat, from_me, key))
         self._messages.append((tenant_id, empty.id))
         return self.carry_out(
@@ -115,9 +127,9 @@ class World:
                 tenant_id=tenant_id,
                 connection_id=connection_id,
                 chat_id=chat,
-                sender=company if from_me else chat,
+                sender=company if from_me else sender,
                 from_me=from_me,
-                is_group=False,
+                is_group=is_group,
                 kind="text",
                 sent_at=self._at - timedelta(seconds=self._random.randint(0, 600)),
                 external_id=key,
@@ -156,6 +168,20 @@ class World:
         name = f"e-{self._random.randint(1, 2)}"
         begin = embedding_models.BeginMove(at=self._now(), tenant_id=tenant_id, model_name=name, from_model="e-1")
         return self.carry_out(empty, begin)
+
+    def _link(self) -> Unit:
+        if self._chance.random() > 0.04:
+            return ()
+        tenant_id = self._chance.choice(self.tenants)
+        number, alias = self._chance.choice(list(enumerate(self._lids[tenant_id])))
+        self._linked.add(alias)
+        phone = f"{alias[:60]}{self._chance.randint(0, int(number < 2)):04}"
+        tied = people.LinkLid(at=self._at, tenant_id=tenant_id, alias=alias, person=phone, said_at=self._at)
+        noted = people.NoteLid(at=self._at, tenant_id=tenant_id, alias=alias, person=phone)
+        return [
+            *self.carry_out(people.lid(tenant_id, alias), tied),
+            *self.carry_out(people.person(tenant_id, phone), noted),
+        ]
 
     def _infer(self) -> Unit:
         if not self._messages:
