@@ -80,10 +80,10 @@ def test_messages_are_counted_by_outcome_and_kind(system: System, watched: Watch
     assert counts[("webhook", "accepted", "image", "")] == 1
     assert counts[("webhook", "duplicate", "conversation", "")] == 1
     assert counts[("webhook", "ignored", "audio", "no text")] == 1
-    assert counts[("webhook", "ignored", "reaction", "reaction")] == 1
+    assert counts[("webhook", "accepted", "reaction", "")] == 1
     assert counts[("webhook", "ignored", "other", "unknown")] == 1
     row, activity = watched.shown(), watched.activity()
-    assert row["totals"] == activity["totals"] == {"accepted": 6, "duplicate": 1, "ignored": 3 + 5, "refused": 0}
+    assert row["totals"] == activity["totals"] == {"accepted": 7, "duplicate": 1, "ignored": 2 + 5, "refused": 0}
     assert before <= datetime.fromisoformat(row["last_message_at"]) <= utc_now()
     # The newest message's own time, whatever came last.
     assert datetime.fromisoformat(activity["last_sent_at"]) == datetime.fromtimestamp(1761136320, UTC)

@@ -86,13 +86,15 @@ class _Link(asyncio.Protocol):
             return 0
 
 
-async def offer(host: str, port: int, requests: Sequence[bytes], *, rate: float) -> Offered:
-    """Send every request once, `rate` a second."""
+async def offer(
+    host: str, port: int, requests: Sequence[bytes], *, rate: float, connections: int = CONNECTIONS
+) -> Offered:
+    """Send every request once, `rate` a second as long as no more than `connections` of them wait for an answer."""
     loop = asyncio.get_running_loop()
     statuses = [0] * len(requests)
     latencies: list[float] = []
     free: deque[_Link] = deque()
-    room = asyncio.Semaphore(CONNECTIONS)
+    room = asyncio.Semaphore(connections)
     under_way: set[asyncio.Task[None]] = set()
 
     async def one(number: int) -> None:
