@@ -192,22 +192,24 @@ IGNORED: Final[dict[str, str]] = {
 
 #: Kinds that hold another message under `message`. So does everything unknown that has such a `message`: WhatsApp calls
 #: that shape future-proof, and wraps new things in it so that old readers still find the content.
-WRAPPERS: Final = (
-    "ephemeralMessage",
-    "viewOnceMessage",
-    "viewOnceMessageV2",
-    "viewOnceMessageV2Extension",
-    "documentWithCaptionMessage",
-    "deviceSentMessage",
-    "groupMentionedMessage",
-    "associatedChildMessage",
-    "botInvokeMessage",
-    "botTaskMessage",
-    "botForwardedMessage",
-    "questionMessage",
-    "questionReplyMessage",
-    "commentMessage",
-    "editedMessage",
+WRAPPERS: Final = frozenset(
+    {
+        "ephemeralMessage",
+        "viewOnceMessage",
+        "viewOnceMessageV2",
+        "viewOnceMessageV2Extension",
+        "documentWithCaptionMessage",
+        "deviceSentMessage",
+        "groupMentionedMessage",
+        "associatedChildMessage",
+        "botInvokeMessage",
+        "botTaskMessage",
+        "botForwardedMessage",
+        "questionMessage",
+        "questionReplyMessage",
+        "commentMessage",
+        "editedMessage",
+    }
 )
 
 #: Keys that stand beside the content and say nothing about it.
