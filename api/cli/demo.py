@@ -235,7 +235,7 @@ def _received(bodies: list[dict[str, Any]], results: list[dict[str, int]]) -> st
     total = {name: sum(result[name] for result in results) for name in ("received", "duplicates", "ignored")}
     return (
         f"{len(bodies):,} webhook calls: {total['received']:,} messages stored, {total['duplicates']:,} duplicates "
-        f"recognised, {total['ignored']:,} events of no interest (reactions, audio, delivery status)"
+        f"recognised, {total['ignored']:,} events of no interest (audio, delivery status)"
     )
 
 
