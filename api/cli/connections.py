@@ -103,10 +103,8 @@ def _state(one: Connection) -> str:
 
 
 def _lines(told: ConnectionTest) -> Iterator[tuple[str, str]]:
-    yield (
-        "server",
-        "does not answer" if not told.reached else f"Evolution API {told.version or 'of an unknown version'}",
-    )
+    unknown = "answers" if told.reached else "does not answer"
+    yield "server", f"Evolution API {told.version}" if told.version else unknown
     if told.latency_ms is not None:
         yield "answered in", f"{told.latency_ms} ms"
     for name, value in (("token", told.token_ok), ("instance", told.instance_found)):
