@@ -8,7 +8,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Protocol
 from uuid import UUID
 
 import psycopg
@@ -17,7 +17,6 @@ from eventsourcing.persistence import PersistenceError
 
 from adapters.event_store import RoleDatastore
 from api.vocabulary import known_kind, known_reason, known_transport
-from domain.connections import Connection
 from sql import queries
 
 _ACTIVITY: Final = queries("activity")
@@ -31,6 +30,18 @@ KEPT: Final = timedelta(days=90)
 #: What may become of it. `state` is a told state of the instance; the others are of messages, except that what is
 #: refused at the door (no token, no envelope) counts as one, whatever was in it.
 Outcome = Literal["accepted", "duplicate", "ignored", "refused", "state"]
+
+
+class Source(Protocol):
+    """What something came from: a connection, or an `Origin`."""
+
+    @property
+    def id(self) -> UUID:
+        """The connection's stream."""
+
+    @property
+    def tenant_id(self) -> UUID | None:
+        """Whose it is; of what is nobody's, nothing is counted."""
 
 
 class _Key(NamedTuple):
@@ -68,7 +79,7 @@ class Activity:
 
     def note(
         self,
-        source: Connection,
+        source: Source,
         transport: str,
         outcome: Outcome,
         *,
@@ -88,7 +99,7 @@ class Activity:
 
     def saw(
         self,
-        source: Connection,
+        source: Source,
         moment: datetime,
         *,
         sent_at: datetime | None = None,

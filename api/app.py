@@ -19,7 +19,7 @@ from litestar.response import File, Redirect
 from api import (
     authn,
     connection_activity,
-    connection_test,
+    connection_probe,
     connections,
     global_webhook,
     health,
@@ -87,7 +87,7 @@ def create_app(services: Services) -> Litestar:
             Router(
                 "/",
                 route_handlers=with_errors(
-                    [*connections.HANDLERS, *connection_activity.HANDLERS, *connection_test.HANDLERS]
+                    [*connections.HANDLERS, *connection_activity.HANDLERS, *connection_probe.HANDLERS]
                 ),
                 tags=["connections"],
                 security=bearer,

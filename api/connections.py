@@ -43,6 +43,8 @@ from sql import queries
 _ACTIVITY: Final = queries("activity", "apsycopg")
 _CONNECTIONS: Final = queries("connections", "apsycopg")
 
+#: Where connections' webhooks are.
+PATH: Final = "/webhooks/evolution"
 #: What a connection's token is sealed for; part of what its ciphertext is bound to.
 TOKEN_PURPOSE: Final = "connection token"  # noqa: S105 - a purpose, not a token
 #: Shorter ones are guessed; longer ones do not fit the documented column once encrypted.
@@ -183,7 +185,7 @@ def registration(vault: Vault, principal: Principal, data: NewConnection) -> Reg
 def webhook_url(services: Services, request: Request[Any, Any, Any], identifier: object) -> str:
     """The address that Evolution posts to."""
     base = services.settings.public_url or str(request.base_url)
-    return f"{base.rstrip('/')}/webhooks/evolution/{identifier}"
+    return f"{base.rstrip('/')}{PATH}/{identifier}"
 
 
 async def stream(services: Services, identifier: int, principal: Principal) -> UUID:

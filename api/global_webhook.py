@@ -33,7 +33,7 @@ TRANSPORT: Final = "global-webhook"
 _PATIENCE_S: Final = 2.0
 
 
-@post("/webhooks/evolution/global", public=True, status_code=200, tags=["webhooks"], request_max_body_size=MAX_DOCUMENT)
+@post(PATH, public=True, missing=True, status_code=200, tags=["webhooks"], request_max_body_size=MAX_DOCUMENT)
 async def global_webhook(services: Services, request: Request[Any, Any, Any]) -> Response[Received]:
     """Take what any instance of an Evolution server sends through the server's global webhook.
 

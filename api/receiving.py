@@ -54,6 +54,11 @@ class Origin(msgspec.Struct, frozen=True):
     tenant_id: UUID
     company_sender: str
 
+    @property
+    def id(self) -> UUID:
+        """The connection's id, as the connection itself calls it."""
+        return self.connection_id
+
 
 def record(
     write: WriteSide, source: Connection, envelope: Envelope, moment: datetime, transport: str = "webhook"
@@ -126,7 +131,8 @@ def _count(
         counts["ignored", ignored.kind, ignored.reason] += 1
     for (became, kind, reason), count in counts.items():
         write.activity.note(source, transport, became, kind=kind, reason=reason, count=count)
-    if newest is not None:
+    # A history that is brought in later is no sign of life.
+    if newest is not None and transport != "backfill":
         write.activity.saw(source, moment, sent_at=newest)
 
 

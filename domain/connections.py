@@ -166,6 +166,7 @@ class Connection(Aggregate, frozen=True, kw_only=True):
             raise Invalid(f"a connection's state is one of {', '.join(STATES)}")
         if command.reason is not None and not 0 <= command.reason <= MAX_REASON:
             raise Invalid(f"the reason of a state is a number up to {MAX_REASON}")
+        with_zone("at", command.at)
         told_at = None if command.told_at is None else with_zone("told_at", command.told_at)
         if not self._is_change(command):
             return ()

@@ -17,6 +17,7 @@ from adapters.vault import VaultError
 from api.cli import (
     audit,
     backfill,
+    connections,
     demo,
     down,
     history,
@@ -65,6 +66,7 @@ app.command(rich_help_panel=_OPERATE)(reembed.reembed)
 app.command(rich_help_panel=_OPERATE)(history.history)
 app.command(rich_help_panel=_OPERATE)(shards.shards)
 app.add_typer(parked.app, name="parked", rich_help_panel=_OPERATE)
+app.add_typer(connections.app, name="connections", rich_help_panel=_OPERATE)
 app.command("import", rich_help_panel=_OPERATE)(import_.import_)
 app.command(rich_help_panel=_OPERATE)(backfill.backfill)
 app.add_typer(vector.app, name="vector", rich_help_panel=_OPERATE)

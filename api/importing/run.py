@@ -71,7 +71,7 @@ def import_source(
         size = source.done(began) or 0
     if processes is None:
         processes = PROCESSES if source.size - size >= _WORTH_PROCESSES else 0
-    run = _Run(write, checkpoints, Report(Tally(), total, began, size), on_progress)
+    run = _Run(write, origin, checkpoints, Report(Tally(), total, began, size), on_progress)
     on_progress(Progress(size, run.report.run))
     pieces = prepared(source.pieces(began), origin, write.vault, settings, processes)
     try:
@@ -91,6 +91,7 @@ class _Run:
     def __init__(
         self,
         write: WriteSide,
+        origin: Origin,
         checkpoints: Checkpoints,
         report: Report,
         on_progress: Callable[[Progress], None],
@@ -99,6 +100,7 @@ class _Run:
         self._group = write.group
         self._people = write.people
         self._mapper = StructMapper(write.vault)
+        self._activity, self._origin = write.activity, origin
         self._checkpoints = checkpoints
         self._on_progress = on_progress
         self._waiting: deque[tuple[Piece, Prepared, list[Future[list[Appended | Conflict]]]]] = deque()
@@ -163,6 +165,7 @@ class _Run:
         self._record(moved, tally)
         self._waiting.popleft()
         self._events -= len(prepared.units)
+        self._count(tally)
         self.report.run.add(tally)
         self.report.total.add(tally)
         self._size += piece.size
@@ -170,3 +173,12 @@ class _Run:
         self._on_progress(Progress(self._size, self.report.run))
         if time.monotonic() - self._kept > _CHECKPOINT:
             self.keep()
+
+    def _count(self, tally: Tally) -> None:
+        note = self._activity.note
+        note(self._origin, "import", "accepted", kind="message", count=tally.stored)
+        note(self._origin, "import", "duplicate", kind="message", count=tally.duplicates)
+        note(self._origin, "import", "refused", kind="message", reason="invalid", count=tally.refused)
+        for what, number in tally.ignored.items():
+            kind, _, reason = what.partition(": ")
+            note(self._origin, "import", "ignored", kind=kind, reason=reason, count=number)

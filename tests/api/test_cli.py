@@ -27,8 +27,8 @@ from tests.support.world import World, record
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
     *("up", "down", "demo", "status", "migrate", "admin", "rebuild", "history"),
-    *("rollback", "audit", "replay", "shards", "vector", "reembed", "backfill"),
-    *("api", "projector", "relay", "worker", "sweep", "healthcheck"),
+    *("rollback", "audit", "replay", "shards", "vector", "reembed", "backfill", "connections"),
+    *("api", "projector", "relay", "worker", "listener", "sweep", "healthcheck"),
 )
 
 

@@ -358,3 +358,24 @@ def counts(output: str) -> dict[str, int]:
 
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_it_is_counted_on_its_connection(
+    write: WriteSide, settings: Settings, tmp_path: Path, origin: Origin, log: psycopg.Connection
+) -> None:
+    path = lines(tmp_path / "a.jsonl", row(1), row(2), row(1), {"texto": "segredo"}, json.dumps(row(3)))
+    run(write, settings, path, origin)
+    write.activity.flush()
+    counts = log.execute(
+        "SELECT outcome, kind, reason, count FROM evosense_ops.connection_activity "
+        "WHERE connection_id = %s AND hour = '-infinity' AND transport = 'import' ORDER BY 1",
+        (origin.connection_id,),
+    ).fetchall()
+    assert counts == [
+        ("accepted", "message", "", 3),
+        ("duplicate", "message", "", 1),
+        ("refused", "message", "invalid", 1),
+    ]
+    # A history is no sign of life.
+    last = "SELECT count(*) FROM evosense_ops.connection_last WHERE connection_id = %s"
+    assert log.execute(last, (origin.connection_id,)).fetchone() == (0,)

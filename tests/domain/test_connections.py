@@ -179,6 +179,8 @@ def test_a_delivery_that_comes_late_changes_nothing() -> None:
 def test_what_is_no_state(state: str, reason: int | None) -> None:
     given(EMPTY, REGISTERED).when(told(state, reason)).refused(Invalid, "state")
     given(EMPTY).when(told("open")).refused(NotFound, "no such connection")
+    naive = ReportState(at=NOW.replace(tzinfo=None), state="open")
+    given(EMPTY, REGISTERED).when(naive).refused(Invalid, "without a zone")
 
 
 def test_a_deactivated_connection_still_has_a_state() -> None:

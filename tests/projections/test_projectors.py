@@ -226,7 +226,12 @@ def test_tenants_users_and_connections_are_as_their_aggregates_see_them(
     streams: defaultdict[UUID, list[Event]] = defaultdict(list)
     for _, event in history:
         streams[event.originator_id].append(event)
-    expected: dict[str, set[tuple[Any, ...]]] = {"tenants": set(), "users": set(), "connections": set()}
+    expected: dict[str, set[tuple[Any, ...]]] = {
+        "tenants": set(),
+        "users": set(),
+        "connections": set(),
+        "states": set(),
+    }
     for stream, events in streams.items():
         last = events[-1].at
         match events[0]:
@@ -239,14 +244,22 @@ def test_tenants_users_and_connections_are_as_their_aggregates_see_them(
                 expected["users"].add((user.username, user.role, user.password_hash, user.is_active, login))
             case connections.ConnectionRegistered():
                 line = connections.connection(stream).replay(events)
+                # A state is no change of the documented row.
+                last = [event.at for event in events if not isinstance(event, connections.ConnectionStateChanged)][-1]
                 expected["connections"].add((line.tenant_id, line.name, line.sealed_token, line.is_active, last))
+                if line.instance is not None:
+                    told = line.instance
+                    expected["states"].add((line.tenant_id, line.name, told.state, told.reason, told.at))
     found = {
         "tenants": "SELECT name, plan, status, next_billing_date, updated_at FROM evosense.tenancy_tenant",
         "users": "SELECT username, role, password, is_active, last_login FROM evosense.authn_user",
         "connections": "SELECT tenant_id, name, evo_token, is_active, updated_at "
         "FROM evosense.connections_evolutionconnection",
+        "states": "SELECT tenant_id, name, state, reason, changed_at FROM evosense.connections_state "
+        "JOIN evosense.connections_evolutionconnection USING (tenant_id) WHERE id = connection_id",
     }
     for what, statement in found.items():
+        assert expected[what], what
         assert set(admin.execute(statement).fetchall()) == expected[what], what
 
 

@@ -12,11 +12,13 @@ import msgspec
 from litestar import Request, post
 
 from adapters.evolution_api import EvolutionClient, EvolutionError, EvolutionRefused
+from adapters.vault import Vault
 from api.connections import TOKEN_PURPOSE, stream, webhook_url
 from api.global_webhook import PATH as GLOBAL_PATH
 from api.security import Principal, admins_only
 from api.services import Services
 from domain.connections import Connection, connection
+from domain.errors import NotFound
 
 #: Events without which something is missed, in the spelling of subscriptions.
 NEEDED: Final = ("MESSAGES_UPSERT", "SEND_MESSAGE", "MESSAGES_EDITED", "MESSAGES_DELETE", "CONNECTION_UPDATE")
@@ -51,24 +53,24 @@ class ConnectionTest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @post("/connections/{identifier:int}/test", guards=[admins_only], status_code=200)
-async def test_connection(
+async def probe_connection(
     identifier: int, services: Services, principal: Principal, request: Request[Any, Any, Any]
 ) -> ConnectionTest:
     """Ask the connection's Evolution server how it is. Changes nothing, on either side."""
     stream_id: UUID = await stream(services, identifier, principal)
     source = await asyncio.to_thread(services.aggregates.load, connection(stream_id))
     hook = webhook_url(services, request, stream_id)
-    return await tested(source, await asyncio.to_thread(token_of, services, source), hook)
+    return await probed(source, await asyncio.to_thread(token_of, services.write.vault, source), hook)
 
 
-def token_of(services: Services, source: Connection) -> str:
-    """The connection's token, opened; blocks on the database."""
+def token_of(vault: Vault, source: Connection) -> str:
+    """The connection's token, opened; blocks on the database. Raises `NotFound` where there is no such connection."""
     if source.tenant_id is None:
-        raise ValueError("the connection does not exist")
-    return services.write.vault.open_text(source.tenant_id, source.sealed_token, TOKEN_PURPOSE)
+        raise NotFound("there is no such connection")
+    return vault.open_text(source.tenant_id, source.sealed_token, TOKEN_PURPOSE)
 
 
-async def tested(source: Connection, token: str, hook: str) -> ConnectionTest:
+async def probed(source: Connection, token: str, hook: str) -> ConnectionTest:
     """Test a connection whose webhook should be at `hook`."""
     found: dict[str, Any] = {
         "reached": False,
@@ -127,4 +129,4 @@ def _path(address: object) -> str | None:
         return None
 
 
-HANDLERS: list[Any] = [test_connection]
+HANDLERS: list[Any] = [probe_connection]
