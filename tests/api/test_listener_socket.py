@@ -16,8 +16,11 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
 from adapters.settings import Settings
+from api.cli import screen
+from api.cli.links import show_links
 from api.links import link_of
 from api.listener import Listener
+from api.liveness import NotWorking, check_role
 from api.socket_link import Pace
 from api.wiring import write_side
 from domain.connections import (
@@ -344,6 +347,33 @@ def _holder(system: System, shop: Shop) -> str | None:
 def _processes(system: System) -> int:
     statement = "SELECT count(*) AS n FROM evosense_ops.listeners WHERE seen_at > now() - interval '5 s'"
     return int(system.rows(statement)[0]["n"])
+
+
+async def test_an_operator_sees_how_links_stand(
+    own_system: System, evolution: EvolutionServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(screen.console, "_width", 200)
+    there, away = Shop(own_system, evolution), Shop(own_system, evolution)
+    away.does(RotateToken(at=utc_now(), sealed_token="dW0gc2VsbyBxdWUgbsOjbyBhYnJl"))
+    by_webhook = shops.Shop(own_system, evolution.url.replace("ws://", "http://"))
+    async with listening(own_system.settings):
+        await there.until_linked()
+        await until(lambda: away.is_in("waiting", "bad token"), "the reason is shown")
+        show_links(own_system.settings)
+        shown = capsys.readouterr().out
+        check_role(own_system.settings, "listener", patience=0.1)
+    rows = {shop: next((line for line in shown.splitlines() if shop.name in line), "") for shop in (there, away)}
+    assert "linked" in rows[there]
+    assert "waiting" in rows[away]
+    assert "bad token" in rows[away]
+    assert by_webhook.name not in shown, "by its address, it is not listened to"
+    assert await by_webhook.link() is None
+    with pytest.raises(NotWorking, match="the listener has not begun"):
+        check_role(own_system.settings, "listener", patience=0.1)
+    show_links(own_system.settings)
+    shown = capsys.readouterr().out
+    assert "no process of the listener runs" in shown
+    assert "unattended" in shown
 
 
 async def test_a_tenant_sees_its_own_links_alone(own_system: System, evolution: EvolutionServer) -> None:
