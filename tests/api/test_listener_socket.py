@@ -130,13 +130,17 @@ async def test_global_events_are_heard_without_being_told_and_only_ours(
 ) -> None:
     evolution.global_events = True
     shop = Shop(own_system, evolution)
-    async with listening(own_system.settings):
+    woken = Woken()
+    async with listening(own_system.settings, catch_up=woken):
         await until(lambda: evolution.present("") == 1, "the listener is in /")
         others = {"instance": "de-outro", "apikey": "outro-token-0123456789"}
         evolution.send("de-outro", {**shop.event("de outro"), **others})
         shop.says("Um", "Dois")
         await shop.until_heard("Um", "Dois")
         await until(lambda: shop.is_in("linked"), "global events make a link")
+        assert woken.connections == [shop.id]
+        evolution.drop()
+        await until(lambda: len(woken.connections) == 2, "after a gap it is caught up, before the next event comes")
 
 
 async def test_tenants_can_not_listen_to_one_anothers_instances(
@@ -345,7 +349,7 @@ def _holder(system: System, shop: Shop) -> str | None:
 
 
 def _processes(system: System) -> int:
-    statement = "SELECT count(*) AS n FROM evosense_ops.listeners WHERE seen_at > now() - interval '5 s'"
+    statement = "SELECT count(*) AS n FROM evosense_ops.listeners WHERE seen_at > now() - interval '6 s'"
     return int(system.rows(statement)[0]["n"])
 
 
@@ -368,6 +372,7 @@ async def test_an_operator_sees_how_links_stand(
     assert "bad token" in rows[away]
     assert by_webhook.name not in shown, "by its address, it is not listened to"
     assert await by_webhook.link() is None
+    await until(lambda: _processes(own_system) == 0, "a listener that was killed before is forgotten")
     with pytest.raises(NotWorking, match="the listener has not begun"):
         check_role(own_system.settings, "listener", patience=0.1)
     show_links(own_system.settings)
