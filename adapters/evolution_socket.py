@@ -125,6 +125,9 @@ class EvolutionSocket:
         """End it, and let go of everything."""
         with suppress(Exception):  # whatever the library says now, it is over
             await asyncio.wait_for(self._client.disconnect(), ANSWER_S)
+        http = self._client.eio.http
+        if http is not None and not http.closed:  # an attempt that was broken off
+            await http.close()
 
     def _event_of(self, namespace: str) -> Callable[..., Awaitable[None]]:
         async def on_event(_: str, *arguments: object) -> None:

@@ -71,7 +71,9 @@ class EvolutionNats:
             try:
                 await self._serve(stop)
                 pause = _FIRST_PAUSE_S
-            except PASSING as error:
+            except Exception as error:
+                if not isinstance(error, PASSING):
+                    _log.exception("Evolution's NATS: a failure of its own")
                 pause = _FIRST_PAUSE_S if self.state == "linked" else pause
                 self.state = "waiting"
                 self._is_wrong(_told(error))
@@ -131,7 +133,9 @@ class EvolutionNats:
                 else:
                     source, content = found
                     mine[source.id].append((message, source, content))
-        await asyncio.gather(*map(self._record, mine.values()))
+        for outcome in await asyncio.gather(*map(self._record, mine.values()), return_exceptions=True):
+            if outcome is not None:
+                raise outcome  # an answer could not be given: what got none comes again
 
     def _read(self, data: bytes) -> tuple[Connection, object] | str:
         """Connection and content; or why it is of no interest. Blocks. Raises `EnvelopeError`."""

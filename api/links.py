@@ -8,7 +8,7 @@ clock.
 import os
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -168,10 +168,5 @@ class Links:
 
 
 def all_links(conn: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows for an operator: the links of all tenants, those in trouble first, and the listener's processes."""
-    return list(_LINKS.links(conn)), list(_LINKS.listeners(conn))
-
-
-def held_now(links: Sequence[Mapping[str, Any]]) -> dict[UUID, str]:
-    """Who holds which connection at this moment."""
-    return {row["connection_id"]: row["holder"] for row in links if row["held"]}
+    """Rows for an operator: the links of all tenants, those in trouble first, and the listener's living processes."""
+    return list(_LINKS.links(conn)), list(_LINKS.listeners(conn, lease=LEASE_S))

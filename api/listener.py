@@ -8,10 +8,11 @@ and what arrives meanwhile is kept until it can be recorded.
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -26,6 +27,9 @@ from api.socket_link import QUEUE, Pace, SocketLink
 from api.waking import CatchUp, TableWaker
 from api.wiring import WriteSide, write_side
 from domain.connections import Connection
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _RETRY_S: Final = 1.0
 _THREADS: Final = 32
@@ -61,7 +65,9 @@ class Listener:
         self._pace = pace or Pace()
         self._queue = queue
         self._leases = Links(write, lease=lease)
-        # Beats and releases run in threads, and change the same leases.
+        # A thread of its own: while the database is away, links that wait to record hold all others.
+        self._thread = ThreadPoolExecutor(1, "leases")
+        # Beats and releases change the same leases.
         self._turn = asyncio.Lock()
         self._links: dict[UUID, tuple[SocketLink, asyncio.Task[None]]] = {}
         #: Links that are being ended, and whose leases are held until they are.
@@ -94,9 +100,10 @@ class Listener:
                 await asyncio.wait(ending, timeout=_STOP_S)
             try:
                 async with self._turn:
-                    await asyncio.to_thread(self._leases.gone)
+                    await self._in_thread(self._leases.gone)
             except PASSING as error:
                 _log.warning("the listener could not say that it is gone (%s)", type(error).__name__)
+            self._thread.shutdown(wait=False)
 
     async def _try_beat(self) -> None:
         try:
@@ -110,12 +117,12 @@ class Listener:
 
     async def _beat(self) -> None:
         nats, error = (self._nats.state, self._nats.error) if self._nats else ("off", None)
-        await asyncio.to_thread(self._leases.seen, nats, error, dict(self._counted))
-        known = await asyncio.to_thread(known_connections, self._write)
+        await self._in_thread(self._leases.seen, nats, error, dict(self._counted))
+        known = await self._in_thread(known_connections, self._write)
         wanted = {source.id: source for source in known if by_socket(source)}
         tenants = {one: source.tenant_id for one, source in wanted.items() if source.tenant_id}
         async with self._turn:
-            beat = await asyncio.to_thread(self._leases.beat, tenants, self._reports())
+            beat = await self._in_thread(self._leases.beat, tenants, self._reports())
         for one in beat.lost:
             _log.warning("another process has taken the link of connection %s", one)
             self._leaving.pop(one, None)
@@ -128,6 +135,9 @@ class Listener:
             link.follow(wanted[one])
             if task.done():  # a fault of ours: it comes back with the next beat
                 self._end(one)
+
+    async def _in_thread(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(work, *arguments, **named))
 
     def _reports(self) -> dict[UUID, Report]:
         """How everything stands that is held, what is being given back as well."""
@@ -170,7 +180,7 @@ class Listener:
         try:
             async with self._turn:
                 if self._leaving.get(one) is link:
-                    await asyncio.to_thread(self._leases.release, {one: link.report})
+                    await self._in_thread(self._leases.release, {one: link.report})
         except PASSING as error:
             _log.warning("a lease could not be given back (%s)", type(error).__name__)
         finally:

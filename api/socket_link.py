@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -34,7 +34,7 @@ RecordEvent = Callable[[Connection, Envelope, datetime], object]
 QUEUE: Final = 1000
 #: Seconds for which a link that ends goes on recording what it has received.
 DRAIN_S: Final = 10.0
-#: Asking for a namespace again costs one packet of a connection that is there: seldom would only lose more.
+#: Asking for a namespace costs a packet of a connection that is there: seldom would only lose more.
 _LONGEST_JOIN_S: Final = 5.0
 _LONGEST_RECORD_S: Final = 5.0
 #: Tries to record an event that fails for a reason of its own.
@@ -87,6 +87,8 @@ class SocketLink:
         self._abandoned = asyncio.Event()
         self._report = Report(state="connecting", since=now(), attempts=0, error=None, last_event_at=last_event_at)
         self._told: str | None = None
+        #: Connections in a row that could not be had, or were lost at once.
+        self._failed = 0
 
     @property
     def report(self) -> Report:
@@ -143,7 +145,8 @@ class SocketLink:
         if self._stop.is_set() or self._changed.is_set():
             return
         self._in_vain(fault)
-        pause = self._pace.pause(self._report.attempts)
+        self._failed += 1
+        pause = self._pace.pause(self._failed)
         await wait_any(self._stop.wait(), self._changed.wait(), seconds=pause)
 
     async def _serve(self, socket: EvolutionSocket) -> Fault:
@@ -157,10 +160,13 @@ class SocketLink:
         finally:
             opening.cancel()
             await asyncio.gather(opening, return_exceptions=True)
+        opened = asyncio.get_running_loop().time()
         keeper = asyncio.create_task(self._keep_joined(socket))
         try:
             await wait_any(socket.ended(), self._stop.wait(), self._changed.wait(), seconds=_FOR_EVER_S)
         finally:
+            if self._report.state == "linked" or asyncio.get_running_loop().time() - opened > self._pace.longest:
+                self._failed = 0
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
         return "dropped"
@@ -180,6 +186,9 @@ class SocketLink:
             in_vain += 1
             if self._report.state != "linked":  # by `/`, with global events
                 self._in_vain("invalid namespace")
+                if in_vain == 1 and self._report.last_event_at is not None:
+                    # With global events it never comes: what was missed must not wait for the next event.
+                    self._ask_to_catch_up()
             pause = self._pace.pause(in_vain, _LONGEST_JOIN_S)
             await wait_any(socket.changed.wait(), seconds=pause)
 
@@ -188,6 +197,9 @@ class SocketLink:
             return
         self._becomes("linked", None, attempts=0)
         self._say("up")
+        self._ask_to_catch_up()
+
+    def _ask_to_catch_up(self) -> None:
         try:
             self._on_linked(self.source, self._report.last_event_at)
         except Exception:
@@ -236,7 +248,7 @@ class SocketLink:
             self._is_linked()
         if self._report.error == "foreign apikey":
             self._becomes(self._report.state, None)
-        await _either(self._queue.put((source, envelope, moment)), self._abandoned.wait())
+        await wait_any(self._queue.put((source, envelope, moment)), self._abandoned.wait(), seconds=_FOR_EVER_S)
 
     async def _read(self, namespace: str, data: object, moment: datetime) -> Envelope | None:
         """The envelope, if it is for this connection. Raises `EnvelopeError`."""
@@ -282,8 +294,3 @@ class SocketLink:
                 self._counted["socket.io recorded"] += 1
                 self._report = msgspec.structs.replace(self._report, last_event_at=moment)
                 return
-
-
-async def _either(wanted: Awaitable[object], otherwise: Awaitable[object]) -> None:
-    """Wait for one of them; the other is cancelled."""
-    await wait_any(wanted, otherwise, seconds=_FOR_EVER_S)

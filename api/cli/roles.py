@@ -22,7 +22,6 @@ from api.app import create_app
 from api.cli.installation import configured
 from api.cli.links import show_links
 from api.cli.screen import CommandError
-from api.listener import run_listener
 from api.liveness import NotWorking, check_role
 from api.memory import collect_less
 from api.relay import run_relay
@@ -92,6 +91,9 @@ def listener(
         with configured(start=False) as settings:
             show_links(settings)
         return
+    # Here: socket.io's client would cost every command and health check a quarter of a second.
+    from api.listener import run_listener  # noqa: PLC0415
+
     _run(run_listener, supervised)
 
 

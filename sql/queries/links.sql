@@ -75,5 +75,9 @@ SELECT c.connection_id, c.tenant_id, c.transport, c.state, c.since, c.heartbeat_
 FROM evosense_ops.connection_links AS c
 ORDER BY c.state = 'linked', c.tenant_id, c.connection_id;
 
--- name: listeners()
-SELECT holder, seen_at, nats, nats_error, counted FROM evosense_ops.listeners ORDER BY holder;
+-- name: listeners(lease)
+-- Those that live.
+SELECT holder, seen_at, nats, nats_error, counted
+FROM evosense_ops.listeners
+WHERE seen_at > clock_timestamp() - make_interval(secs => :lease)
+ORDER BY holder;

@@ -16,8 +16,11 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
 from adapters.settings import Settings
+from api.cli import screen
+from api.cli.links import show_links
 from api.links import link_of
 from api.listener import Listener
+from api.liveness import NotWorking, check_role
 from api.socket_link import Pace
 from api.wiring import write_side
 from domain.connections import (
@@ -127,13 +130,17 @@ async def test_global_events_are_heard_without_being_told_and_only_ours(
 ) -> None:
     evolution.global_events = True
     shop = Shop(own_system, evolution)
-    async with listening(own_system.settings):
+    woken = Woken()
+    async with listening(own_system.settings, catch_up=woken):
         await until(lambda: evolution.present("") == 1, "the listener is in /")
         others = {"instance": "de-outro", "apikey": "outro-token-0123456789"}
         evolution.send("de-outro", {**shop.event("de outro"), **others})
         shop.says("Um", "Dois")
         await shop.until_heard("Um", "Dois")
         await until(lambda: shop.is_in("linked"), "global events make a link")
+        assert woken.connections == [shop.id]
+        evolution.drop()
+        await until(lambda: len(woken.connections) == 2, "after a gap it is caught up, before the next event comes")
 
 
 async def test_tenants_can_not_listen_to_one_anothers_instances(
@@ -342,8 +349,36 @@ def _holder(system: System, shop: Shop) -> str | None:
 
 
 def _processes(system: System) -> int:
-    statement = "SELECT count(*) AS n FROM evosense_ops.listeners WHERE seen_at > now() - interval '5 s'"
+    statement = "SELECT count(*) AS n FROM evosense_ops.listeners WHERE seen_at > now() - interval '6 s'"
     return int(system.rows(statement)[0]["n"])
+
+
+async def test_an_operator_sees_how_links_stand(
+    own_system: System, evolution: EvolutionServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(screen.console, "_width", 200)
+    there, away = Shop(own_system, evolution), Shop(own_system, evolution)
+    away.does(RotateToken(at=utc_now(), sealed_token="dW0gc2VsbyBxdWUgbsOjbyBhYnJl"))
+    by_webhook = shops.Shop(own_system, evolution.url.replace("ws://", "http://"))
+    async with listening(own_system.settings):
+        await there.until_linked()
+        await until(lambda: away.is_in("waiting", "bad token"), "the reason is shown")
+        show_links(own_system.settings)
+        shown = capsys.readouterr().out
+        check_role(own_system.settings, "listener", patience=0.1)
+    rows = {shop: next((line for line in shown.splitlines() if shop.name in line), "") for shop in (there, away)}
+    assert "linked" in rows[there]
+    assert "waiting" in rows[away]
+    assert "bad token" in rows[away]
+    assert by_webhook.name not in shown, "by its address, it is not listened to"
+    assert await by_webhook.link() is None
+    await until(lambda: _processes(own_system) == 0, "a listener that was killed before is forgotten")
+    with pytest.raises(NotWorking, match="the listener has not begun"):
+        check_role(own_system.settings, "listener", patience=0.1)
+    show_links(own_system.settings)
+    shown = capsys.readouterr().out
+    assert "no process of the listener runs" in shown
+    assert "unattended" in shown
 
 
 async def test_a_tenant_sees_its_own_links_alone(own_system: System, evolution: EvolutionServer) -> None:

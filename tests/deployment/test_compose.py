@@ -90,7 +90,7 @@ def test_env_example_names_every_variable_and_contains_no_secret() -> None:
     handed = {name for service in ours().values() for name, value in service["environment"].items() if value is None}
     assert set(optional) == set(defaults) | handed
     assert {name: optional[name] for name in defaults} == defaults
-    for name in handed - {"EVOSENSE_PUBLIC_URL", "EVOSENSE_WEBHOOK_TOKEN"}:
+    for name in handed - {"EVOSENSE_PUBLIC_URL", "EVOSENSE_WEBHOOK_TOKEN", "EVOSENSE_EVOLUTION_NATS_URL"}:
         default = Settings.model_fields[name.removeprefix("EVOSENSE_").lower()].default
         assert optional[name] == str(default), name
 
@@ -113,7 +113,7 @@ def test_each_role_gets_what_it_needs_and_no_more(monkeypatch: pytest.MonkeyPatc
     assert {name for name, settings in found.items() if settings.admin_database_url} == {"migrate", "vector"}
     assert {name for name, settings in found.items() if settings.nats_url} == {"api", "relay", "worker"}
     keyed = {name for name, settings in found.items() if settings.master_key_file}
-    assert keyed == {"api", "projector", "worker", "sweep"}
+    assert keyed == {"api", "projector", "worker", "listener", "sweep"}
     for name, service in ours().items():
         file = found[name].master_key_file
         mounted = [f"/run/secrets/{secret}" for secret in service.get("secrets", [])]
@@ -188,8 +188,9 @@ def test_nothing_but_the_api_is_reached_from_outside() -> None:
     networks = compose()["networks"]
     assert networks["backend"] == {"internal": True}
     for name, service in services().items():
-        # The sweep goes out to Evolution, and nobody comes in.
-        assert service["networks"] == (["backend", "edge"] if name in ("api", "sweep") else ["backend"])
+        # The listener and the sweep go out to Evolution, and nobody comes in.
+        outward = name in ("api", "listener", "sweep")
+        assert service["networks"] == (["backend", "edge"] if outward else ["backend"])
         assert "network_mode" not in service
 
 

@@ -161,7 +161,7 @@ def test_the_roles_of_compose_work_together(containers: Containers) -> None:
     before = containers.checks(*ROLES)
     assert {name: code for name, (code, _) in before.items()} == dict.fromkeys(ROLES, 1)
     assert "not ready" in before["api"][1]
-    assert all("has not begun" in before[name][1] for name in SILENT)
+    assert all("has not begun" in before[name][1] for name in (*SILENT, "listener"))
     assert not any("Traceback" in output for _, output in before.values())
 
     running = {role: containers.role(role) for role in ROLES}
@@ -234,6 +234,8 @@ def _noticed_when_gone(containers: Containers) -> None:
     command = RegisterTenant(at=datetime.now(UTC), name="Padaria Aurora", plan="pro")
     write.commands.handle(tenant(new), command, new=True)
     write.close()
+    with pytest.raises(NotWorking, match="the listener has not begun"):
+        check_role(settings, "listener", patience=0.5)
     for role in SILENT:
         with pytest.raises(NotWorking, match=f"the {role} stands still: it has been at .* for 0.5 s"):
             check_role(settings, role, patience=0.5)
