@@ -28,6 +28,7 @@ from api.known_connections import known_connections
 from api.silence import Silence
 from api.wiring import WriteSide
 from domain.connections import Connection
+from domain.errors import DomainError
 from sql import queries
 
 #: By how much a window reaches back into the last one: a message may be stored a while after it was sent.
@@ -191,6 +192,8 @@ class Sweeper:
             problem = str(error)
             if isinstance(error, EvolutionUnavailable):
                 least_pause = error.retry_after or 0.0
+        except DomainError as error:
+            problem = str(error)
         except TimeoutError:
             problem = f"the sweep took longer than {DEADLINE_S:g} s for {STEP.total_seconds() / 3600:g} h of messages"
         except (PersistenceError, psycopg.Error) as error:
