@@ -98,9 +98,9 @@ class EvolutionClient:
         said = await self.ask("GET", f"/instance/connectionState/{self.instance}")
         instance = said.get("instance") if isinstance(said, Mapping) else None
         state = instance.get("state") if isinstance(instance, Mapping) else None
-        if state not in _STATES:
+        if not isinstance(state, str) or state not in _STATES:
             raise self._no_evolution()
-        return str(state)
+        return state
 
     async def webhook(self) -> Mapping[str, Any] | None:
         """The instance's webhook, as the server keeps it; None where there is none. Raises `EvolutionError`."""

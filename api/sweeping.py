@@ -215,8 +215,8 @@ class Sweeper:
         most = now - self._most
         back = claim.swept_until - OVERLAP if claim.swept_until else claim.not_before
         since = max(claim.not_before, back, most)
-        gap = max(claim.not_before, claim.swept_until or claim.not_before)
-        if gap < most:
+        # Of a connection that was never swept nothing is known to be missing.
+        if claim.swept_until is not None and (gap := max(claim.not_before, claim.swept_until)) < most:
             await self._leave_out(source, gap, most)
         late = claim.swept_until is None or now - claim.swept_until > OVERLAP + 3 * timedelta(seconds=self._every)
         catching_up = claim.catch_up or claim.failures > 0 or late
