@@ -28,6 +28,7 @@ from api.known_connections import known_connections
 from api.silence import Silence
 from api.wiring import WriteSide
 from domain.connections import Connection
+from domain.errors import DomainError
 from sql import queries
 
 #: By how much a window reaches back into the last one: a message may be stored a while after it was sent.
@@ -191,6 +192,8 @@ class Sweeper:
             problem = str(error)
             if isinstance(error, EvolutionUnavailable):
                 least_pause = error.retry_after or 0.0
+        except DomainError as error:
+            problem = str(error)
         except TimeoutError:
             problem = f"the sweep took longer than {DEADLINE_S:g} s for {STEP.total_seconds() / 3600:g} h of messages"
         except (PersistenceError, psycopg.Error) as error:
@@ -209,31 +212,44 @@ class Sweeper:
     async def _fetch(self, source: Connection, claim: _Claim) -> datetime | None:
         """Fetch and record what is new; returns the time where it reached back further than usual."""
         now = self._clock()
-        deep = claim.deep_at is None or now - claim.deep_at >= DEEP_EVERY
-        since, most = self._since(claim, now, deep=deep), now - self._most
-        if claim.swept_until is None or claim.swept_until < most:
-            gap = max(claim.not_before, claim.swept_until or claim.not_before)
-            if gap < most:
-                await self._leave_out(source, gap, most)
+        most = now - self._most
+        back = claim.swept_until - OVERLAP if claim.swept_until else claim.not_before
+        since = max(claim.not_before, back, most)
+        # Of a connection that was never swept nothing is known to be missing.
+        if claim.swept_until is not None and (gap := max(claim.not_before, claim.swept_until)) < most:
+            await self._leave_out(source, gap, most)
         late = claim.swept_until is None or now - claim.swept_until > OVERLAP + 3 * timedelta(seconds=self._every)
         catching_up = claim.catch_up or claim.failures > 0 or late
+        deep = claim.deep_at is None or now - claim.deep_at >= DEEP_EVERY
         client = await asyncio.to_thread(client_of, self._write, source)
         messages = EvolutionMessages(client, tries=_TRIES)
         catcher = Catcher(self._write, source, messages, clock=self._clock, grace=GRACE, transport="sweep")
-        async with client, aclosing(catcher.windows(since, now, STEP)) as windows:
+        async with client:
+            done = await self._record(source, catcher, since, now, catching_up=catching_up)
+            # Last, so that what is wrong with an old hour does not keep the new ones out.
+            old = max(claim.not_before, now - DEEP, most)
+            if done and deep and old < since:
+                done = await self._record(source, catcher, old, since, catching_up=catching_up)
+        return now if done and deep else None
+
+    async def _record(
+        self, source: Connection, catcher: Catcher, since: datetime, until: datetime, *, catching_up: bool
+    ) -> bool:
+        """Fetch and record a stretch of time; False where the connection is not ours any more."""
+        async with aclosing(catcher.windows(since, until, STEP)) as windows:
             while True:
                 async with asyncio.timeout(DEADLINE_S):
                     window = await anext(windows, None)
                 if window is None:
-                    return now if deep else None
-                until, caught = window
+                    return True
+                end, caught = window
                 missed = caught.new - caught.young
                 held = await self._ask(
                     _SWEEPING.advance,
                     connection_id=source.id,
                     holder=self.holder,
                     lease=_LEASE_S,
-                    swept_until=until,
+                    swept_until=end,
                     seen=caught.seen,
                     found=0 if catching_up else missed,
                     caught=missed if catching_up else 0,
@@ -245,14 +261,7 @@ class Sweeper:
                         messages=missed,
                     )
                 if not held or source.id not in self._sources:  # another process has it by now, or it was deactivated
-                    return None
-
-    def _since(self, claim: _Claim, now: datetime, *, deep: bool) -> datetime:
-        """Where the window begins."""
-        back = claim.swept_until - OVERLAP if claim.swept_until else claim.not_before
-        if deep:
-            back = min(back, now - DEEP)
-        return max(claim.not_before, back, now - self._most)
+                    return False
 
     async def _leave_out(self, source: Connection, since: datetime, until: datetime) -> None:
         await self._ask(_SWEEPING.leave_out, connection_id=source.id, since=since, until=until)

@@ -22,7 +22,7 @@ from sql import queries
 
 _ENGINE: Final = queries("engine")
 _BUILDS: Final = queries("builds")
-#: Parked events to show.
+#: Parked events, and connections in trouble, to show.
 _MOST: Final = 50
 _LOG: Final = queries("log")
 _SWEEPING: Final = queries("sweeping")
@@ -74,10 +74,12 @@ def status() -> None:
     for build in builds:
         console.print(_told_of(build, head), soft_wrap=True)
     console.print(parked_table(parked, _MOST) if parked else "nothing is parked")
-    for one in standings:
-        for trouble in one.troubles():
-            name = f"connection {escape(one.name)} of tenant {one.tenant_id}"
-            console.print(f"[yellow]{name}[/]: {escape(trouble)}", soft_wrap=True)
+    troubles = [(one, trouble) for one in standings for trouble in one.troubles()]
+    for one, trouble in troubles[:_MOST]:
+        name = f"connection {escape(one.name)} of tenant {one.tenant_id}"
+        console.print(f"[yellow]{name}[/]: {escape(trouble)}", soft_wrap=True)
+    if len(troubles) > _MOST:
+        console.print(f"and {len(troubles) - _MOST:,} more connections in trouble: `evosense monitor` shows them")
 
 
 def _holders(rows: list[dict[str, Any]]) -> str:

@@ -1,6 +1,6 @@
 -- For how long each connection is used to be without a message, seen from a moment (docs/catching-up.md): in each of
 -- the last four weeks, at this hour of the week, the one before and the one after, it is looked how long the connection
--- had been quiet. Half as much again as the longest of these, plus an hour, is expected. Where fewer than two weeks can
+-- had been quiet. The longest of these and an hour, and half as much again, is expected. Where fewer than two weeks can
 -- be asked, the longest gap of all counts. NULL below 50 messages or a week. Weeks are counted in UTC, and hours as
 -- metrics_hour has them. What lies in the silence that is going on is not asked: it must not become a habit.
 --

@@ -14,10 +14,12 @@ VALUES (:connection_id, :tenant_id, :name, :not_before)
 ON CONFLICT (connection_id) DO NOTHING;
 
 -- name: keep_out(connection_ids, at)!
--- They are inactive: what is sent meanwhile is refused, by the sweep as well. An inactive connection is not silent.
+-- They are inactive: what is sent meanwhile is refused, by the sweep as well, to the minute. An inactive connection is
+-- not silent.
 UPDATE evosense_ops.connection_sweeps
 SET not_before = :at, silent_since = NULL, warned_at = NULL, failures = 0, last_error = NULL
-WHERE connection_id = ANY(:connection_ids);
+WHERE connection_id = ANY(:connection_ids)
+    AND (not_before < :at - INTERVAL '1 minute' OR silent_since IS NOT NULL OR last_error IS NOT NULL);
 
 -- name: all_due(connection_ids)!
 -- A process begins: whatever was missed while none ran is caught up at once.

@@ -1,10 +1,13 @@
 """The client of `findMessages` against a server that turns pages, shifts them, and breaks in every way."""
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from adapters import evolution_messages
 from adapters.evolution_api import EvolutionClient, EvolutionRefused, EvolutionUnavailable
@@ -71,6 +74,23 @@ async def test_more_rows_in_a_second_than_fit_on_a_page(server: FindMessagesServ
     server.instances[NAME] = [row(f"K{n}", T + n // 35) for n in range(100)]
     found = await asked(server, T, T + 10)
     assert set(found.keys) == {f"K{n}" for n in range(100)}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seconds=st.lists(st.integers(0, 12), max_size=40),
+    since=st.integers(0, 12),
+    length=st.integers(0, 12),
+    size=st.integers(1, 7),
+    style=st.sampled_from(["2.3", "2.3 array", "unfiltered", "array", "everything"]),
+)
+def test_whatever_the_times_and_the_page_nothing_is_lost(
+    server: FindMessagesServer, seconds: list[int], since: int, length: int, size: int, style: Style
+) -> None:
+    server.style = style
+    server.instances[NAME] = [row(f"K{n}", T + at) for n, at in enumerate(seconds)]
+    found = asyncio.run(asked(server, T + since, T + since + length, size=size))
+    assert set(found.keys) == {f"K{n}" for n, at in enumerate(seconds) if since <= at <= since + length}
 
 
 async def test_pages_that_shift_while_they_are_turned_lose_nothing(server: FindMessagesServer) -> None:

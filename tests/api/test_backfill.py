@@ -281,6 +281,51 @@ def test_the_role_sweeps_until_it_is_told_to_stop(
     assert "Traceback" not in told
 
 
+def test_killed_in_the_middle_another_goes_on_when_the_lease_is_over(
+    env: dict[str, str], settings: Settings, write: WriteSide, server: FindMessagesServer, shop: Shop
+) -> None:
+    now = utc_now()
+    evosense("sweep", "--once", env=env)
+    with write.datastore.get_connection() as conn:
+        conn.execute(
+            "UPDATE evosense_ops.connection_sweeps SET not_before = now() - interval '9 hours', swept_until = NULL, "
+            "next_due_at = now() WHERE connection_id = %s",
+            (shop.id,),
+        )
+    server.requests.clear()
+    server.instances[shop.name] = [row(f"K{n}", int(now.timestamp()) - 120 - n * 600, SENTENCE) for n in range(48)]
+    reached = threading.Event()
+
+    def hold(_: dict[str, Any]) -> None:
+        if len(server.requests) == 4:
+            reached.set()
+            server.released.wait(30)
+
+    server.on_request = hold
+    running = subprocess.Popen(
+        [sys.executable, "-m", "api.cli", "sweep"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    assert reached.wait(30)
+    running.kill()
+    running.wait(20)
+    server.on_request = lambda _: None
+    server.released.set()
+    killed = _standing(write, shop)
+    assert killed.swept_until is not None
+    assert killed.swept_until < now
+    server.requests.clear()
+    evosense("sweep", "--once", env=env)
+    assert server.requests == [], "it is in the dead one's hand"
+    with write.datastore.get_connection() as conn:
+        conn.execute("UPDATE evosense_ops.connection_sweeps SET claimed_until = now() WHERE claimed_by IS NOT NULL")
+    evosense("sweep", "--once", env=env)
+    assert stored(settings, shop) == 48
+    assert _standing(write, shop).found_catching_up == 48
+
+
 def _standing(write: WriteSide, shop: Shop) -> Any:
     (found,) = sweeps(write, shop.tenant)
     return found

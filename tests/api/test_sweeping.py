@@ -11,6 +11,7 @@ import pytest
 from api import sweeping
 from api.known_connections import known_connections
 from api.liveness import NotWorking, check_role
+from api.silence import Silence
 from api.sweeping import Sweeper
 from api.sweeps import ConnectionSweep, sweeps
 from api.waking import CatchUp, TableWaker
@@ -183,6 +184,16 @@ async def test_a_gap_that_is_too_long_is_said_and_left_to_backfill(place: Place)
     assert f"evosense backfill --connection {place.id} --since" in trouble
     assert until is not None
     assert f"{until.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" in trouble
+
+
+async def test_who_was_never_swept_begins_some_days_ago_without_complaint(place: Place) -> None:
+    silence = Silence(place.system.write, place.clock)
+    await asyncio.to_thread(silence.look, known_connections(place.system.write))
+    place.change("not_before = not_before - interval '20 days'")
+    after = await place.sweep()
+    assert after.troubles() == []
+    first = min(body["where"]["messageTimestamp"]["gte"] for body in place.server.asked(place.name))
+    assert first == f"{place.now - timedelta(days=7):%Y-%m-%dT%H:%M:%S.000Z}"
 
 
 async def test_woken_it_catches_up_from_where_it_had_come_to(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
