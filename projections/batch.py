@@ -107,7 +107,8 @@ class Projection(Protocol):
     def project(self, conn: Connection[Any], batch: Batch) -> None:
         """Fold the batch into the tables, within the engine's transaction, in as few statements as it takes.
 
-        Up to 5,000 events live, up to 20,000 in a rebuild; no row is written twice.
+        Up to 5,000 events live, up to 20,000 in a rebuild; no row is written twice, but for one that goes under another
+        person's hash and is analysed in the same batch.
         """
 
 

@@ -40,8 +40,10 @@ _Decision = tuple[int, EmbeddingModelAdopted | EmbeddingMoveBegun]
 
 
 class MessagesProjection:
-    """See `Projection`. A batch becomes at most four statements, whatever its size; three more where tenants
-    move, and two where a LID turns out to be a person's."""
+    """See `Projection`. A batch becomes at most four statements, whatever its size.
+
+    Three more where tenants move, and two more where a LID turns out to be a person's.
+    """
 
     name = "messages"
     tables = ("messages_message", "messages_embedding", "messages_embeddingmodel", "messages_person")
@@ -60,7 +62,6 @@ class MessagesProjection:
         self._vectors = Inserts(
             self._queries.put_search_vectors, self._queries.load_search_vectors, _VECTOR_TYPES, bare=bare
         )
-
         self._people = People(self._queries, bare=bare)
 
     def settle(self, conn: Connection[Any]) -> None:

@@ -1,7 +1,6 @@
 """The log as the command side sees it: aggregates are loaded from it, and decided events appended to it."""
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import repeat
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -76,7 +75,7 @@ class EventLog:
         # Sealed and encoded here, in the caller's thread: the one that appends has only to send bytes.
         stored: list[list[TenantStoredEvent]] = [
             [*of_unit, *(self._mapper.to_stored_event(event) for event in unit)]
-            for unit, of_unit in zip(units, conditions or repeat(()), strict=False)
+            for unit, of_unit in zip(units, conditions or [()] * len(units), strict=True)
         ]
         if self._group is None:
             return self._recorder.append(stored)

@@ -217,6 +217,11 @@ def test_the_history_has_everything(history: list[Recorded], one_by_one: Rows) -
     empty = {table for table, rows in one_by_one.items() if not rows}
     assert all(table.startswith(("billing_", "experiments_experimentrun", "experiments_prompt")) for table in empty)
     assert len(one_by_one["messages_embedding"]) > 20
+    links = {(e.tenant_id, e.alias): at for at, e in reversed(history) if isinstance(e, LidLinked)}
+    named = [(at, e) for at, e in history if isinstance(e, messages.MessageReceived)]
+    behind = [at > links[e.tenant_id, e.sender] for at, e in named if (e.tenant_id, e.sender) in links]
+    assert behind.count(False) > 3, "messages that a link puts under another name"
+    assert behind.count(True) > 3, "messages that come under a LID behind its link"
 
 
 def test_tenants_users_and_connections_are_as_their_aggregates_see_them(
