@@ -24,10 +24,11 @@ from api.commands import Contended, Intent, Step
 from api.models import Models
 from api.wiring import WriteSide
 from domain.aggregate import Command
+from domain.answers import checked
 from domain.embedding_models import EmbeddingModels, embedding_models
 from domain.errors import DomainError
 from domain.experiments import LIVE_RUN, RecordInference, inference, inference_id
-from domain.messages import AnalyzeMessage, EmbedMessage, Message, MessageReceived, checked, message
+from domain.messages import AnalyzeMessage, EmbedMessage, Message, MessageReceived, message
 from domain.ports import Analysis, Embedder
 from sql import queries
 

@@ -20,7 +20,7 @@ from sql import LIVE, queries
 _POSITIVE: Final = 0.1
 _COUNTED_TYPES: Final = ("int8", "uuid", "varchar", "float8", "int4", "varchar", "int4", "int8", "varchar")
 #: Sentiments are summed in these, whole: a sum of floats would depend on the order of its parts, and so on the size of
-#: the batches. `domain.messages.checked` rounds to six places.
+#: the batches. `domain.answers.checked` rounds to six places.
 _MILLION: Final = 1_000_000
 
 #: What a message counts as: tenant, hour, connection, author, emotion and tone ('' where it waits for its analysis).
