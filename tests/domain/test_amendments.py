@@ -26,7 +26,6 @@ from domain.messages import (
     DeleteMessage,
     EditMessage,
     Message,
-    MessageReceived,
     ReceiveMessage,
     message,
     message_id,

@@ -16,6 +16,7 @@ SIDE_TABLES = {
     "connections_companysender",
     "messages_embedding",
     "messages_embeddingmodel",
+    "messages_messagekey",
     "metrics_emotion",
     "metrics_hour",
     "metrics_latency",

@@ -33,6 +33,8 @@ class World:
         self._messages: list[tuple[UUID, UUID]] = []
         #: Whether tenants move to other embedding models, which makes vectors go.
         self.moves = True
+        #: Whether messages are edited and deleted.
+        self.rewrites = True
 
     def births(self) -> list[Unit]:
         """Each tenant with two users and two connections."""
@@ -74,6 +76,8 @@ class World:
             self._log_in: 2,
             self._change_connection: 1,
             self._change_tenant: 1,
+            self._edit: 2 * int(self.rewrites),
+            self._delete: int(self.rewrites),
             self._move: int(self.moves),
         }
         chosen = self._random.choices(list(kinds), list(kinds.values()), k=steps)
@@ -134,6 +138,7 @@ class World:
             model_name=f"model-{self._random.randint(1, 3)}",
             prompt_version="p-1",
             analysis=self.analysis(),
+            text_version=self._text_version(message_id),
         )
         return self.carry_out(messages.message(message_id), command)
 
@@ -142,9 +147,46 @@ class World:
             return ()
         _, message_id = self._random.choice(self._messages[-40:])
         command = messages.EmbedMessage(
-            at=self._now(), model_name=f"e-{self._random.randint(1, 2)}", vector=vector(self._random)
+            at=self._now(),
+            model_name=f"e-{self._random.randint(1, 2)}",
+            vector=vector(self._random),
+            text_version=self._text_version(message_id),
         )
         return self.carry_out(messages.message(message_id), command)
+
+    def _edit(self) -> Unit:
+        if not self._messages:
+            return ()
+        _, message_id = self._random.choice(self._messages[-40:])
+        state, at = self._message(message_id), self._now()
+        command = messages.EditMessage(
+            at=at,
+            key_id=self._key_of(state),
+            announcement=self._random.randint(1, 9),
+            edited_at=at - timedelta(seconds=self._random.randint(0, 600)),
+            text=f"editada {self._random.randint(1, 99)}",
+        )
+        return self.carry_out(messages.message(message_id), command)
+
+    def _delete(self) -> Unit:
+        if not self._messages:
+            return ()
+        _, message_id = self._random.choice(self._messages[-40:])
+        key, at = self._key_of(self._message(message_id)), self._now()
+        command = messages.DeleteMessage(at=at, key_id=key, announcement=1, deleted_at=at)
+        return self.carry_out(messages.message(message_id), command)
+
+    def _message(self, message_id: UUID) -> messages.Message:
+        state = self._states[message_id]
+        assert isinstance(state, messages.Message)
+        return state
+
+    def _text_version(self, message_id: UUID) -> int:
+        return self._message(message_id).text_version
+
+    def _key_of(self, state: messages.Message) -> UUID:
+        assert state.connection_id is not None
+        return messages.message_key_id(state.connection_id, state.external_id)
 
     def _move(self) -> Unit:
         tenant_id = self._random.choice(self.tenants)
