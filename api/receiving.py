@@ -10,6 +10,7 @@ import structlog
 from adapters.evolution import Envelope, InboundMessage
 from adapters.telemetry import RECEIVED, count_ignored
 from adapters.vault import TenantKey
+from api import amending
 from api.commands import Done, Intent, Step
 from api.wiring import WriteSide
 from domain.connections import Connection
@@ -26,7 +27,10 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class Received(msgspec.Struct, frozen=True):
-    """What became of a delivery's messages: newly stored, stored before, of no interest, refused; and the position."""
+    """What became of a delivery's messages: newly stored, stored before, of no interest, refused; and the position.
+
+    An edit or a deletion counts like a message of its own.
+    """
 
     received: int
     duplicates: int
@@ -54,6 +58,8 @@ def record(write: WriteSide, source: Connection, envelope: Envelope, moment: dat
     key, origin = write.vault.key(source.tenant_id), Origin(source.id, source.tenant_id, source.company_sender)
     receptions = [reception(origin, key, inbound, moment) for inbound in envelope.messages]
     intents = [Intent((Step(empty, (command,)),), new=True) for empty, command in receptions]
+    intents += (amending.edit(source.tenant_id, source.id, key, one, moment) for one in envelope.edits)
+    intents += (amending.deletion(source.tenant_id, source.id, key, one, moment) for one in envelope.deletions)
     outcomes = write.commands.handle_many(intents) if intents else []
     done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
     duplicates = sum(outcome.duplicate for outcome in done)

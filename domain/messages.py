@@ -154,6 +154,13 @@ class Message(Aggregate, frozen=True, kw_only=True):
     analyzed_by: tuple[str, str] | None = None
     embedded_by: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def key_id(self) -> UUID | None:
+        """Where edits and deletions of it are announced; None where none is of interest: none or gone."""
+        if self.connection_id is None or self.deleted:
+            return None
+        return message_key_id(self.connection_id, self.external_id)
+
     def evolve(self, event: Event) -> Self:
         """See `Aggregate.evolve`."""
         after = super().evolve(event)

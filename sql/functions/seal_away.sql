@@ -36,7 +36,7 @@ BEGIN
         END;
         IF empty IS NULL THEN
             RAISE EXCEPTION 'event % of stream % is none that may be sealed away', one.version, p_stream
-                USING ERRCODE = 'insufficient_privilege';
+                USING ERRCODE = 'invalid_parameter_value';
         END IF;
         IF NOT EXISTS (
             SELECT FROM evosense_log.stored_events d
@@ -46,7 +46,7 @@ BEGIN
             END
         ) THEN
             RAISE EXCEPTION 'nothing in stream % says that the message was deleted', p_stream
-                USING ERRCODE = 'insufficient_privilege';
+                USING ERRCODE = 'invalid_parameter_value';
         END IF;
         -- msgpack: an array of two, then a byte string whose length takes 1, 2 or 4 bytes.
         behind := CASE WHEN get_byte(one.stored, 0) = 146 THEN CASE get_byte(one.stored, 1)
@@ -60,7 +60,7 @@ BEGIN
                 <> substring(one.stored FOR behind) || '\xc4'::bytea || set_byte('\x00'::bytea, 0, empty)
         THEN
             RAISE EXCEPTION 'event % of stream % would not be the same without its personal part', one.version, p_stream
-                USING ERRCODE = 'insufficient_privilege';
+                USING ERRCODE = 'invalid_parameter_value';
         END IF;
         CONTINUE WHEN octet_length(one.stored) = octet_length(one.given);
         UPDATE evosense_log.stored_events

@@ -386,11 +386,11 @@ def test_an_analysis_does_not_store_the_message_s_vector_anew(
     embedded = {event.originator_id for _, event in history if isinstance(event, messages.MessageEmbedded)} - rewritten
     said = {event.originator_id: event for _, event in history if isinstance(event, messages.MessageAnalyzed)}
     again = [
-        Recorded(10**6 + n, replace(said[stream], emotion="raiva")) for n, stream in enumerate(embedded & said.keys())
+        Recorded(10**6 + n, replace(said[stream], emotion="nunca vista")) for n, stream in enumerate(embedded & said.keys())
     ]
     assert len(again) > 10
     fold(projector, again, 5000, LOADING, bare=True)
-    angry = SQL("SELECT count(*) FROM {} WHERE emotion = 'raiva' AND embedding IS NOT NULL")
+    angry = SQL("SELECT count(*) FROM {} WHERE emotion = 'nunca vista' AND embedding IS NOT NULL")
     assert admin.execute(angry.format(Identifier(LOADING, "messages_message"))).fetchone() == (len(again),)
     assert _bytes_of_vectors(admin) == before
 
