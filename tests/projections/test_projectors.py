@@ -386,7 +386,8 @@ def test_an_analysis_does_not_store_the_message_s_vector_anew(
     embedded = {event.originator_id for _, event in history if isinstance(event, messages.MessageEmbedded)} - rewritten
     said = {event.originator_id: event for _, event in history if isinstance(event, messages.MessageAnalyzed)}
     again = [
-        Recorded(10**6 + n, replace(said[stream], emotion="nunca vista")) for n, stream in enumerate(embedded & said.keys())
+        Recorded(10**6 + n, replace(said[stream], emotion="nunca vista"))
+        for n, stream in enumerate(embedded & said.keys())
     ]
     assert len(again) > 10
     fold(projector, again, 5000, LOADING, bare=True)
