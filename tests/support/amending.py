@@ -150,7 +150,7 @@ def worker(system: System, analyser: Analyser) -> Any:
     """The role."""
 
     async def run(stop: asyncio.Event) -> None:
-        await run_worker(system.settings, stop, analyser=analyser, embedder=Embedder(), ack_wait=5)
+        await run_worker(system.settings, stop, analyser=analyser, embedder=Embedder(), ack_wait=30)
 
     return run
 
