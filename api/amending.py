@@ -8,7 +8,7 @@ from adapters.vault import TenantKey
 from api.commands import Intent, Step
 from domain.amendments import AnnounceDeletion, AnnounceEdit, message_key
 from domain.masking import mask
-from domain.messages import message_key_id
+from domain.message_keys import message_key_id
 
 
 def edit(tenant_id: UUID, connection_id: UUID, key: TenantKey, inbound: InboundEdit, moment: datetime) -> Intent:

@@ -15,7 +15,8 @@ from domain.aggregate import Aggregate, Command, with_zone
 from domain.errors import Invalid
 from domain.event import SEALED, Event, event_type
 from domain.limits import fitting
-from domain.messages import MAX_CHAT_ID, DeleteMessage, EditMessage, Message, check_text, message_key_id
+from domain.message_keys import message_key_id
+from domain.messages import MAX_CHAT_ID, DeleteMessage, EditMessage, Message, check_text
 
 
 @event_type("amendments.EditAnnounced")

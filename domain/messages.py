@@ -12,6 +12,7 @@ from domain.answers import check_vector, checked
 from domain.errors import Invalid, NotFound
 from domain.event import SEALED, Event, event_type
 from domain.limits import fitting, storable
+from domain.message_keys import message_key_id
 from domain.ports import Analysis
 
 #: Limits of the documented columns.
@@ -277,11 +278,6 @@ def check_text(text: str) -> None:
         raise Invalid("a message without text is none")
     if len(storable("a message's text", text)) > MAX_TEXT_BYTES:
         raise Invalid(f"a message's text has at most {MAX_TEXT_BYTES} bytes")
-
-
-def message_key_id(connection_id: UUID, external_id: str) -> UUID:
-    """The id under which edits and deletions speak of a message: (connection, key.id), all that is sure about them."""
-    return derived_id("message key", connection_id, external_id)
 
 
 def message_id(connection_id: UUID, chat_id: str, from_me: bool, external_id: str) -> UUID:

@@ -8,13 +8,13 @@ from psycopg import Connection
 
 from domain.embedding_models import EmbeddingModelAdopted, EmbeddingMoveBegun
 from domain.event import Event
+from domain.message_keys import message_key_id
 from domain.messages import (
     MessageAnalyzed,
     MessageDeleted,
     MessageEdited,
     MessageEmbedded,
     MessageReceived,
-    message_key_id,
 )
 from projections import texts
 from projections.batch import Batch

@@ -16,6 +16,7 @@ from api.commands import Intent, Step
 from api.wiring import WriteSide
 from domain.amendments import AnnounceDeletion, AnnounceEdit, EditAnnounced, message_key
 from domain.event import Event, event_types
+from domain.message_keys import message_key_id
 from domain.messages import (
     AnalyzeMessage,
     DeleteMessage,
@@ -29,7 +30,6 @@ from domain.messages import (
     ReceiveMessage,
     message,
     message_id,
-    message_key_id,
 )
 from domain.ports import Analysis
 from tests.support.amending import said

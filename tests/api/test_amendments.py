@@ -15,6 +15,7 @@ from adapters.nats import CONSUMER, STREAM
 from adapters.settings import Settings
 from api.reembedding import move
 from api.wiring import read_side
+from domain.message_keys import message_key_id
 from domain.messages import (
     DeleteMessage,
     MessageAnalyzed,
@@ -22,7 +23,6 @@ from domain.messages import (
     MessageEdited,
     MessageEmbedded,
     message,
-    message_key_id,
 )
 from projections.audit import Auditor
 from projections.build import Builder

@@ -9,6 +9,7 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from domain.aggregate import derived_id
 from domain.amendments import (
     AnnounceDeletion,
     AnnounceEdit,
@@ -21,6 +22,7 @@ from domain.amendments import (
     message_key,
 )
 from domain.errors import Invalid
+from domain.message_keys import message_key_id
 from domain.messages import (
     MAX_TEXT_BYTES,
     DeleteMessage,
@@ -29,7 +31,6 @@ from domain.messages import (
     ReceiveMessage,
     message,
     message_id,
-    message_key_id,
 )
 from tests.support.spec import NOW, TENANT, fact, given
 
@@ -73,6 +74,11 @@ def received(chat_id: str = "c" * 64, from_me: bool = False) -> Message:
         text="Não chegou.",
     )
     return empty.replay(empty.decide(command))
+
+
+@for_all(connection=st.uuids(), external_id=st.text(max_size=40))
+def test_a_key_has_a_derived_id(connection: UUID, external_id: str) -> None:
+    assert message_key_id(connection, external_id) == derived_id("message key", connection, external_id)
 
 
 def test_an_edit_is_announced_once() -> None:

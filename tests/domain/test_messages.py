@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from domain.answers import checked
 from domain.errors import Invalid, NotFound
+from domain.message_keys import message_key_id
 from domain.messages import (
     MAX_TEXT_BYTES,
     AnalyzeMessage,
@@ -26,7 +27,6 @@ from domain.messages import (
     ReceiveMessage,
     message,
     message_id,
-    message_key_id,
 )
 from domain.ports import DIMENSIONS, EMOTIONS, TONES, Analysis
 from domain.tenancy import ReactivateTenant

@@ -26,6 +26,7 @@ from domain.aggregate import Aggregate, Command
 from domain.amendments import AnnounceDeletion, AnnounceEdit, DeletionAnnounced, EditAnnounced, message_key
 from domain.connections import RegisterConnection, connection, connection_id
 from domain.event import Event
+from domain.message_keys import message_key_id
 from domain.messages import (
     AnalyzeMessage,
     EmbedMessage,
@@ -34,7 +35,6 @@ from domain.messages import (
     ReceiveMessage,
     message,
     message_id,
-    message_key_id,
 )
 from domain.ports import EMOTIONS, TONES, Analysis
 from domain.tenancy import RegisterTenant, tenant

@@ -22,6 +22,7 @@ from api.wiring import ReadSide, WriteSide
 from domain import amendments, authn, connections, embedding_models, messages, tenancy
 from domain.event import Event, event_types
 from domain.experiments import InferenceRecorded
+from domain.message_keys import message_key_id
 from domain.ports import DIMENSIONS
 from domain.receipts import CommandCarriedOut
 from projections.batch import Batch, Recorded, RowIds
@@ -72,6 +73,7 @@ def appended(write: WriteSide, units: Sequence[Sequence[Event]]) -> list[Recorde
 def history(write: WriteSide) -> list[Recorded]:
     """Everything that can happen, in the log."""
     world = World(11)
+    world.rewrites = True
     ana, rui = (authn.user(authn.user_id(f"{name}.11.0")) for name in ("ana", "rui"))
     shop = tenancy.tenant(world.tenants[1])
     change, at = tenancy.ChangeSubscription, NOW
@@ -79,7 +81,7 @@ def history(write: WriteSide) -> list[Recorded]:
         originator_id=UUID(int=7), originator_version=1, tenant_id=shop.id, at=at, fingerprint="f", events=0, reached=1
     )
     line = connections.connection(connections.connection_id(shop.id, "balcão"))
-    key = amendments.message_key(messages.message_key_id(line.id, "3EB0A1"))
+    key = amendments.message_key(message_key_id(line.id, "3EB0A1"))
     hints: dict[str, Any] = {
         "tenant_id": shop.id,
         "connection_id": line.id,

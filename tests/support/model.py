@@ -19,6 +19,7 @@ from psycopg.sql import SQL, Composable, Identifier
 
 from domain import authn, connections, embedding_models, experiments, messages, tenancy
 from domain.event import Event
+from domain.message_keys import message_key_id
 from domain.ports import DIMENSIONS
 from tests.support.systems import tables
 
@@ -226,7 +227,7 @@ class _Model:
                     "embedding": None,
                 }
                 if event.external_id:
-                    key = messages.message_key_id(event.connection_id, event.external_id)
+                    key = message_key_id(event.connection_id, event.external_id)
                     self._keys[row_id] = {"message_id": row_id, "tenant_id": event.tenant_id, "key": key}
             case messages.MessageEdited():
                 self._rewrite(row_id, event.text)
