@@ -49,6 +49,17 @@ def is_group(jid: str) -> bool:
     return server_of(jid) == _GROUP_SERVER
 
 
+def is_lid(jid: str) -> bool:
+    """Tell whether the JID is a LID: a number of WhatsApp's own that hides the phone."""
+    return server_of(jid) in _LID_SERVERS
+
+
+def canonical_lid(jid: str) -> str | None:
+    """Return `lid:<number>` if the JID is a LID, else None."""
+    match = _JID.fullmatch(jid.lower()) if is_lid(jid) else None
+    return None if match is None else f"lid:{match[1]}"
+
+
 def with_ninth_digit(digits: str) -> str:
     """Return a Brazilian mobile number (`55`, area code, subscriber) with its ninth digit; all others unchanged.
 

@@ -1,5 +1,6 @@
 """What Evolution API (2.3.x) sends, read into plain values: `parse` for JSON, `parse_object` for decoded envelopes."""
 
+from adapters.evolution.cutting import CUT_MARK, MAX_TEXT_BYTES, fitted
 from adapters.evolution.envelope import parse, parse_object
 from adapters.evolution.model import (
     Envelope,
@@ -10,8 +11,12 @@ from adapters.evolution.model import (
     InboundMessage,
     InboundState,
 )
+from adapters.evolution.vocabulary import BROKEN
 
 __all__ = [
+    "BROKEN",
+    "CUT_MARK",
+    "MAX_TEXT_BYTES",
     "Envelope",
     "EnvelopeError",
     "Ignored",
@@ -19,6 +24,7 @@ __all__ = [
     "InboundEdit",
     "InboundMessage",
     "InboundState",
+    "fitted",
     "parse",
     "parse_object",
 ]

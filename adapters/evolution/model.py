@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -20,9 +21,9 @@ class InboundMessage(msgspec.Struct, frozen=True, kw_only=True):
     `external_id` is the sender's client's id (1 to 256 printable ASCII characters; unique only together with the
     connection, `chat` and `from_me`). `chat` and `author` are canonical and **plain** (`domain.identity`): hash them
     before they are stored. `author` is None when the company wrote it. `text` is **unmasked**, not blank, without NUL
-    and at most 65,536 bytes of UTF-8. `sent_at` is in UTC. `chat_lid` and `author_lid` are the LIDs (`lid:...`) that
-    the delivery gave for the other side of a 1:1 chat and for the author, whether or not it gave a phone as well:
-    where `chat == chat_lid`, no phone is known.
+    and at most 65,536 bytes of UTF-8, cut and marked if it was longer. `sent_at` is in UTC. `chat_lid` and `author_lid`
+    are the LIDs (`lid:...`) that the delivery gave for the other side of a 1:1 chat and for the author, whether or not
+    it gave a phone as well: where `chat == chat_lid`, no phone is known. They are never the company's own.
     """
 
     external_id: str
@@ -85,7 +86,10 @@ class InboundState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ignored(msgspec.Struct, frozen=True):
-    """Something that leads to no message. Both fields are safe to log: no content, no number, no name of a person."""
+    """Something that leads to nothing. Both fields are safe to log: no content, no number, no name of a person.
+
+    They come from a closed list (`vocabulary`), but the `kind` of what is `unknown`, which is the sender's own word.
+    """
 
     kind: str
     reason: str
@@ -115,4 +119,10 @@ class Refusal(Exception):
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
-        self.ignored = Ignored(safe_name(kind), reason)
+        self.ignored = _ignored(kind, reason)
+
+
+@lru_cache(1024)
+def _ignored(kind: str, reason: str) -> Ignored:
+    # One object for all of a kind: a hostile body has millions of them.
+    return Ignored(safe_name(kind), reason)

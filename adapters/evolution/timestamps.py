@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from adapters.evolution.vocabulary import BAD_TIMESTAMP, TOO_EARLY, TOO_LATE
+
 _NUMERIC: Final = re.compile(r"[0-9]{1,16}(?:\.[0-9]{1,9})?", re.ASCII)
 #: Seconds pass this number in the year 5138, milliseconds passed it in 1973.
 _MILLISECONDS_ABOVE: Final = 1e11
@@ -30,7 +32,7 @@ def read_timestamp(value: object, *, now: datetime) -> datetime:
     """Return the time in UTC; above 10^11 the number is taken for milliseconds.
 
     Raises:
-        ValueError: `bad timestamp` if it is none; `timestamp out of range` before 2009 or over 24 hours after `now`.
+        ValueError: `BAD_TIMESTAMP` if it is none, `TOO_EARLY` before 2009, `TOO_LATE` over 24 hours after `now`.
     """
     number: float | None = None
     if isinstance(value, Mapping):
@@ -39,12 +41,26 @@ def read_timestamp(value: object, *, now: datetime) -> datetime:
         number = float(value) if _NUMERIC.fullmatch(value) else None
     elif isinstance(value, int | float) and not isinstance(value, bool):
         number = value
-    if number is None:
-        raise ValueError("bad timestamp")
+    if number is None or number != number:  # noqa: PLR0124 - Python's own JSON reader lets NaN in
+        raise ValueError(BAD_TIMESTAMP)
     # Compared before it is converted: the number may be too large for a float, or for a year of four digits.
-    if not 0 < number < 1e14:
-        raise ValueError("timestamp out of range")
+    if number <= 0:
+        raise ValueError(TOO_EARLY)
+    if number >= 1e14:
+        raise ValueError(TOO_LATE)
     moment = datetime.fromtimestamp(number / 1000 if number > _MILLISECONDS_ABOVE else number, UTC)
-    if not _EARLIEST <= moment <= now + _CLOCK_SKEW:
-        raise ValueError("timestamp out of range")
+    if moment < _EARLIEST:
+        raise ValueError(TOO_EARLY)
+    if moment > now + _CLOCK_SKEW:
+        raise ValueError(TOO_LATE)
     return moment
+
+
+def timestamp_or_none(*values: object, now: datetime) -> datetime | None:
+    """Return the first of the values that is a time, or None: of an edit, the time is good to know and no more."""
+    for value in values:
+        try:
+            return read_timestamp(value, now=now)
+        except ValueError:
+            continue
+    return None

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from adapters.event_store import StructMapper, TenantStoredEvent
-from adapters.evolution import EnvelopeError, InboundMessage, parse_object
+from adapters.evolution import BROKEN, EnvelopeError, InboundMessage, parse_object
 from adapters.vault import Vault
 from api.importing.source import Piece
 from api.receiving import Origin, reception
@@ -18,14 +18,6 @@ from domain.errors import DomainError
 LISTED: Final = 20
 #: More kinds than this are counted as "other": whoever wrote the file chose the names.
 _MAX_KINDS: Final = 100
-
-#: Why `adapters.evolution` leaves out a row that is broken, not merely of no interest.
-_BROKEN: Final = frozenset(
-    {
-        "not an object", "no key", "no key.remoteJid", "no key.id", "bad key.id", "bad key.fromMe",
-        "no address of a person in key", "bad timestamp", "timestamp out of range", "empty wrapper", "nested too deep",
-    }
-)  # fmt: skip
 
 _NO_JSON: Final = "not JSON in UTF-8"
 _NO_DOCUMENT: Final = "neither a message {key, message, messageTimestamp, …} nor an envelope {event, instance, data}"
@@ -133,7 +125,7 @@ def _messages(body: bytes, file: int, line: int, tally: Tally, moment: datetime)
     envelope = parse_object({"event": "messages.set", "data": [document]} if single else document, now=moment)
     broken = False
     for ignored in envelope.ignored:
-        if ignored.reason in _BROKEN:
+        if ignored.reason in BROKEN:
             broken = True
         else:
             tally.ignore(f"{ignored.kind}: {ignored.reason}")
@@ -143,7 +135,7 @@ def _messages(body: bytes, file: int, line: int, tally: Tally, moment: datetime)
             # Once more and one by one: an envelope does not say which of its rows it left out.
             alone = {"event": "messages.set", "sender": document.get("sender"), "data": [row]}
             for ignored in parse_object(alone, now=moment).ignored:
-                if ignored.reason in _BROKEN:
+                if ignored.reason in BROKEN:
                     tally.refuse(Refused(file, line, 0 if single else number, ignored.reason))
     return envelope.messages
 

@@ -38,10 +38,10 @@ EXPECTED: dict[str, tuple[int, int, int, list[Row]]] = {
     ),
     "03-image-caption": (1, 0, 0, [("Olha como a caixa chegou toda amassada", "rafael", "rafael", 1761134520)]),
     "06-audio-ptt": (0, 0, 1, []),
-    "10-reaction": (0, 0, 1, []),
+    "10-reaction": (1, 0, 0, [("👍", "juliana", "juliana", 1761134940)]),
     "12-button-reply": (1, 0, 0, [("Falar com atendente", "rafael", "rafael", 1761135060)]),
-    "15-edited-message": (0, 0, 1, []),
-    "16-deleted-revoked": (0, 0, 1, []),
+    "15-edited-message": (1, 0, 0, []),
+    "16-deleted-revoked": (1, 0, 0, []),
     "17-ephemeral-wrapped": (1, 0, 0, [("Pode deixar com o porteiro, obrigado!", "antonio", "antonio", 1761135360)]),
     "19-group-participant-lid": (
         1,
@@ -65,7 +65,7 @@ EXPECTED: dict[str, tuple[int, int, int, list[Row]]] = {
             ("Foto da fachada", "obra", "antonio", 1760434400),
         ],
     ),
-    "23-connection-update-open": (0, 0, 1, []),
+    "23-connection-update-open": (0, 0, 0, []),
     "25-duplicate-redelivery": (0, 1, 0, []),
     "30-websocket-nats-rabbit-envelope": (0, 1, 0, []),
     "40-document-with-caption-nested": (
@@ -108,10 +108,10 @@ EXPECTED: dict[str, tuple[int, int, int, list[Row]]] = {
     ),
     "50-status-broadcast": (0, 0, 1, []),
     "51-newsletter": (0, 0, 1, []),
-    "52-contact-card": (0, 0, 1, []),
+    "52-contact-card": (1, 0, 0, [("Marina Teles", "rafael", "rafael", 1761136200)]),
     "53-poll": (1, 0, 0, [("Qual horário de entrega?\nManhã\nTarde", "rafael", "rafael", 1761136200)]),
     "54-meta-cloud": (1, 0, 0, [("Quero cancelar minha assinatura", "rafael", "rafael", 1761136200)]),
-    "55-edit-inside-upsert": (0, 0, 1, []),
+    "55-edit-inside-upsert": (1, 0, 0, []),
 }
 
 
@@ -284,7 +284,7 @@ NOT_AUTHENTIC: dict[str, Callable[[], dict[str, str]]] = {
 
 @pytest.mark.parametrize("how", AUTHENTIC)
 def test_right_secrets_are_let_in(system: System, hook: str, how: str) -> None:
-    answer = system.client.post(hook, content=sample("23-connection-update-open"), headers=AUTHENTIC[how]())
+    answer = system.client.post(hook, content=sample("48-unknown-event"), headers=AUTHENTIC[how]())
     assert system.checked(answer, 200)["ignored"] == 1
 
 
@@ -342,7 +342,7 @@ def test_no_envelope_at_all(system: System, hook: str, body: bytes, says: str) -
 
 def test_whatever_the_content_type(system: System, hook: str) -> None:
     headers = {"X-EvoSense-Token": TOKEN, "content-type": "text/plain"}
-    answer = system.client.post(hook, content=sample("23-connection-update-open"), headers=headers)
+    answer = system.client.post(hook, content=sample("48-unknown-event"), headers=headers)
     assert system.checked(answer, 200)["ignored"] == 1
 
 
@@ -406,7 +406,7 @@ def test_what_is_unknown_is_counted_and_logged_without_content(
     system: System, hook: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level("INFO")
-    series = 'evosense_webhook_ignored_total{kind="hologram",reason="unknown"}'
+    series = 'evosense_webhook_ignored_total{kind="other",reason="unknown"}'
     before = metric(system, series)
     system.deliver(hook, sample("47-unknown-kind"))
     assert metric(system, series) == before + 1

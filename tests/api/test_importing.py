@@ -121,7 +121,7 @@ def test_what_is_in_a_line(
     write: WriteSide, settings: Settings, origin: Origin, log: psycopg.Connection, tmp_path: Path
 ) -> None:
     without_time = {**row(7), "messageTimestamp": "ontem"}
-    reaction = {**row(8), "message": {"reactionMessage": {"text": "👍"}}}
+    sticker = {**row(8), "message": {"stickerMessage": {}}}
     path = lines(
         tmp_path / "a.jsonl",
         "\ufeff" + json.dumps(row(1, "meu CPF é 529.982.247-25")),
@@ -132,8 +132,8 @@ def test_what_is_in_a_line(
         [row(4)],
         {"texto": "segredo"},
         without_time,
-        reaction,
-        {"event": "connection.update", "instance": "loja", "data": {"state": "open"}},
+        sticker,
+        {"event": "presence.update", "instance": "loja", "data": {}},
         '{"event": "messages.upsert", "instance": "loja", "data": 5}',
         '{"key": {"remoteJid": "5511987650001@s.whatsapp.net", "id": "X"}, "message": {"conversation": "oi \\ud83d"}, '
         f'"messageTimestamp": {AT}}}',
@@ -142,7 +142,7 @@ def test_what_is_in_a_line(
         file.write(json.dumps(row(9)))  # without an end of line
     report = run(write, settings, path, origin)
     assert (report.run.stored, report.run.duplicates, report.run.refused) == (5, 1, 6)
-    assert report.run.ignored == {"reaction: reaction": 1, "connection.update: not about messages": 1}
+    assert report.run.ignored == {"sticker: no text": 1, "presence.update: not about messages": 1}
     no_document = "neither a message {key, message, messageTimestamp, …} nor an envelope {event, instance, data}"
     assert refusals(report) == [
         (3, 2, "bad timestamp"),

@@ -9,8 +9,10 @@ from domain.identity import (
     NotAJid,
     canonical_chat,
     canonical_group,
+    canonical_lid,
     canonical_person,
     is_group,
+    is_lid,
     server_of,
     with_ninth_digit,
 )
@@ -100,6 +102,25 @@ def test_groups() -> None:
     for broken in ("abc@g.us", "1-2-3@g.us", "5511987650001@s.whatsapp.net"):
         with pytest.raises(NotAJid):
             canonical_group(broken)
+
+
+@pytest.mark.parametrize(
+    ("jid", "lid"),
+    [
+        ("118273645546372@lid", "lid:118273645546372"),
+        ("118273645546372:12@LID", "lid:118273645546372"),
+        ("118273645546372@hosted.lid", "lid:118273645546372"),
+        ("5511987650001@s.whatsapp.net", None),
+        ("120363298765432109@g.us", None),
+        ("x@lid", None),
+        ("lid:118273645546372", None),
+        ("@lid", None),
+        ("", None),
+    ],
+)
+def test_lid(jid: str, lid: str | None) -> None:
+    assert canonical_lid(jid) == lid
+    assert lid is None or (is_lid(jid) and canonical_person(jid) == lid)
 
 
 def test_server() -> None:
