@@ -1,7 +1,9 @@
 """Edits and deletions through the whole system, on real servers: whichever comes first, and whatever stands still."""
 
 import asyncio
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -34,6 +36,7 @@ from tests.support.http import System, utc_now
 from tests.support.systems import contents
 from tests.support.transport import jetstream, running, settled, until, wipe
 
+SAMPLES = Path(__file__).parent.parent / "samples" / "evolution"
 OLD = "Bom dia! Meu pedido 48213 ainda não chegou"
 NEW = "Bom dia! Meu pedido 48231 ainda não chegou"
 KEY = "1F00AAA9107DAEBFC534DA16A3367E19"
@@ -100,6 +103,33 @@ async def test_an_edit_is_analysed_again(shop: Shop, parked: Any) -> None:
     inferences = shop.system.rows("SELECT * FROM evosense.experiments_inference WHERE tenant_id = %s", shop.tenant_id)
     assert len(inferences) == 2, "what a model said of the old text was said"
     assert parked() == []
+
+
+@pytest.mark.parametrize("first", ["message", "change"])
+async def test_what_evolution_sends_edits_and_deletes(shop: Shop, first: str) -> None:
+    """Through the webhook; the edit's key is written from the editor's side."""
+
+    def sample(name: str) -> bytes:
+        return (SAMPLES / f"{name}.json").read_bytes()
+
+    # The message that the deletion speaks of.
+    other = json.loads(sample("01-text-conversation"))
+    other["data"]["key"] |= {"id": "3AD3F0AEFA5EB182A17D", "remoteJid": "5521998760002@s.whatsapp.net"}
+    messages: list[Any] = [sample("01-text-conversation"), other]
+    changes = [sample("15-edited-message"), sample("16-deleted-revoked")]
+    async with running(relay(shop.system)), running(worker(shop.system, Analyser())):
+        for deliveries in (messages, changes) if first == "message" else (changes, messages):
+            for body in deliveries:
+                answer = await asyncio.to_thread(shop.system.deliver, shop.hook, body)
+                assert (answer["received"], answer["ignored"], answer["refused"]) == (1, 0, 0)
+                again = await asyncio.to_thread(shop.system.deliver, shop.hook, body)
+                assert (again["received"], again["duplicates"]) == (0, 1)
+            await until_quiet(shop)
+        rows = await asyncio.to_thread(shop.system.messages_of, shop.tenant_id)
+    edited = json.loads(sample("15-edited-message"))["data"]["editedMessage"]["conversation"]
+    assert sorted((row["text"], row["summary"]) for row in rows) == [("", None), (edited, edited)]
+    streams = shop.write.log.streams_at([row["id"] for row in rows])
+    assert [shop.gone(streams[row["id"]]) for row in rows if not row["text"]] == [True]
 
 
 async def test_an_edit_that_comes_first_waits_for_its_message(shop: Shop) -> None:
