@@ -18,8 +18,11 @@ STREAM: Final = "EVOSENSE_EVENTS"
 SUBJECTS: Final = "evosense.events.>"
 #: The durable consumer that all message workers share.
 CONSUMER: Final = "worker"
-#: What the message worker listens to.
-RECEIVED: Final = "evosense.events.*.MessageReceived"
+#: What the message worker listens to: what it analyses, what it applies, and what it seals away.
+LISTENS_TO: Final = tuple(
+    f"evosense.events.*.{name}"
+    for name in ("MessageReceived", "MessageEdited", "MessageDeleted", "EditAnnounced", "DeletionAnnounced")
+)
 
 #: Seconds that the stream keeps an envelope. A worker that is away for longer misses some: delete the stream, and the
 #: relay makes a new one and sends the whole log again, which is harmless.
@@ -152,7 +155,7 @@ def consumer_config(*, ack_wait: float, max_ack_pending: int) -> ConsumerConfig:
     return ConsumerConfig(
         name=CONSUMER,
         durable_name=CONSUMER,
-        filter_subject=RECEIVED,
+        filter_subjects=list(LISTENS_TO),
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=ack_wait,
         max_deliver=-1,
@@ -161,7 +164,10 @@ def consumer_config(*, ack_wait: float, max_ack_pending: int) -> ConsumerConfig:
 
 
 async def ensure_consumer(js: JetStreamContext, config: ConsumerConfig) -> None:
-    """Create the consumer, or bring it to these settings. Raises `NotFoundError` where there is no stream yet."""
+    """Create the consumer, or bring it to these settings. Raises `NotFoundError` where there is no stream yet.
+
+    One that gets further subjects goes on where it was: what was published on these before is not delivered.
+    """
     await js.add_consumer(STREAM, config)
 
 

@@ -1,4 +1,4 @@
-"""What the message worker does with a batch: has texts analysed and embedded, records the answers, and settles.
+"""What the message worker does with a batch: has it carried out (`api.understanding`), and settles.
 
 It acknowledges after the append, so a message is taken at least once; the commands are idempotent, so it is recorded
 once. A message that fails is tried again after a delay and, in the end, parked; what is wrong with the database is
@@ -9,9 +9,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Final, cast
-from uuid import UUID
+from typing import Final
 
 import nats.errors
 import psycopg
@@ -20,15 +18,12 @@ from nats.aio.msg import Msg
 
 from adapters.nats import Envelope, MalformedEnvelope
 from adapters.vault import VaultError
-from api.commands import Contended, Intent, Step
+from api.applying import NotInThisLog, NotYet
+from api.commands import Contended
 from api.models import Models
+from api.understanding import TAKEN, Understanding
 from api.wiring import WriteSide
-from domain.aggregate import Command
-from domain.embedding_models import EmbeddingModels, embedding_models
 from domain.errors import DomainError
-from domain.experiments import LIVE_RUN, RecordInference, inference, inference_id
-from domain.messages import AnalyzeMessage, EmbedMessage, Message, MessageReceived, checked, message
-from domain.ports import Analysis, Embedder
 from sql import queries
 
 #: Name under which the worker parks events.
@@ -45,12 +40,10 @@ _PASSING: Final = (
 )
 #: Errors of ours, whose text is fit for an operator and holds no content.
 _TELLING: Final = (DomainError, persistence.MapperDeserialisationError, VaultError)
+#: Seconds after which a read model that was behind is looked at again.
+_PATIENCE_S: Final = 1.0
 _DEADLY: Final = "the worker that had it in hand ended without an answer"
 _EXCUSES_KEPT: Final = 10_000
-
-
-class NotInThisLog(DomainError):
-    """The event is of another log: the database was replaced, and the stream was not."""
 
 
 class MessageWorker:
@@ -61,7 +54,7 @@ class MessageWorker:
 
     def __init__(self, write: WriteSide, models: Models, *, max_deliver: int, retry_delay: float) -> None:
         self._write = write
-        self._models = models
+        self._understanding = Understanding(write, models)
         self._max_deliver = max_deliver
         self._retry_delay = retry_delay
         # How many deliveries of a position came to nothing through no fault of its own, as far as this process knows.
@@ -104,7 +97,7 @@ class MessageWorker:
                 return
             await asyncio.to_thread(self._park, envelope, _DEADLY, self._attempts(envelope, messages))
             (error,) = await self._carry_out([envelope])
-            if error is None or isinstance(error, NotInThisLog):
+            if error is None or isinstance(error, NotInThisLog | NotYet):
                 await asyncio.to_thread(self._unpark, envelope)
             await self._answer(envelope, messages, error)
         except _PASSING as error:
@@ -120,11 +113,15 @@ class MessageWorker:
                 await _tell(received.nak(delay=self._retry_delay))
 
     async def _answer(self, envelope: Envelope, messages: Sequence[Msg], error: Exception | None) -> None:
+        delay = self._retry_delay
         if error is None:
             verdict = "ack"
         elif isinstance(error, NotInThisLog):
             verdict = "term"
             _log.warning("dropped the event at position %d: %s", envelope.position, error)
+        elif isinstance(error, NotYet):
+            verdict, delay = "nak", min(_PATIENCE_S, self._retry_delay)
+            self._excused[envelope.position] += 1
         elif (attempts := self._attempts(envelope, messages)) < self._max_deliver:
             verdict = "nak"
             _log.warning("the event at position %d failed: %s", envelope.position, _reason(error))
@@ -139,7 +136,7 @@ class MessageWorker:
                 case "ack":
                     await _tell(received.ack())
                 case "nak":
-                    await _tell(received.nak(delay=self._retry_delay))
+                    await _tell(received.nak(delay=delay))
                 case _:
                     await _tell(received.term())
 
@@ -178,7 +175,7 @@ class MessageWorker:
         if not envelopes:
             return []
         try:
-            return await self._together(envelopes)
+            return await self._understanding.reach(envelopes)
         except _PASSING:
             raise
         except Exception as error:  # whatever a model or a text may provoke
@@ -187,87 +184,11 @@ class MessageWorker:
             _log.warning("a batch failed (%s); taking it one by one", type(error).__name__)
             return [(await self._carry_out([envelope]))[0] for envelope in envelopes]
 
-    async def _together(self, envelopes: Sequence[Envelope]) -> list[Exception | None]:
-        empties = {envelope.stream: message(envelope.stream) for envelope in envelopes}
-        tenants = {tenant: embedding_models(tenant) for tenant in {envelope.tenant for envelope in envelopes}}
-        asked: list[Message | EmbeddingModels] = [*empties.values(), *tenants.values()]
-        loaded = {state.id: state for state in await asyncio.to_thread(self._write.log.load_many, asked)}
-        states = {stream: cast(Message, loaded[stream]) for stream in empties}
-        known = {envelope.stream for envelope in envelopes if states[envelope.stream].tenant_id == envelope.tenant}
-        embedders = {
-            tenant: self._models.embedders_of(cast(EmbeddingModels, loaded[empty.id]))
-            for tenant, empty in tenants.items()
-        }
-        intents = await self._intents([state for state in states.values() if state.id in known], embedders)
-        outcomes = await asyncio.to_thread(self._write.commands.handle_many, list(intents.values()))
-        results: dict[UUID, Exception | None] = dict.fromkeys(known)
-        for stream, outcome in zip(intents, outcomes, strict=True):
-            results[stream] = outcome if isinstance(outcome, DomainError) else None
-        return [results.get(envelope.stream, NotInThisLog("it is not in this log")) for envelope in envelopes]
-
-    async def _intents(
-        self, states: Sequence[Message], embedders: Mapping[UUID, Sequence[Embedder]]
-    ) -> dict[UUID, Intent]:
-        """What to record, by message; nothing for a message that its models have answered already."""
-        analyses, latency_ms = await self._models.analyse(
-            [state for state in states if not self._models.analysed(state)]
-        )
-        vectors = await self._models.embed(states, embedders)
-        now = datetime.now(UTC)
-        intents: dict[UUID, Intent] = {}
-        for state in states:
-            commands: list[Command] = []
-            steps: list[Step] = []
-            if (analysis := analyses.get(state.id)) is not None:
-                analysis = _as_stored(analysis)
-                commands.append(self._analysis(analysis, now))
-                steps.append(self._inference(state, analysis, latency_ms, now))
-            commands += (
-                EmbedMessage(at=now, model_name=name, vector=vector) for name, vector in vectors.get(state.id, ())
-            )
-            if commands:
-                intents[state.id] = Intent((Step(message(state.id), tuple(commands)), *steps))
-        return intents
-
-    def _analysis(self, analysis: Analysis, now: datetime) -> AnalyzeMessage:
-        analyser = self._models.analyser
-        return AnalyzeMessage(
-            at=now, model_name=analyser.model_name, prompt_version=analyser.prompt_version, analysis=analysis
-        )
-
-    def _inference(self, state: Message, analysis: Analysis, latency_ms: int, now: datetime) -> Step:
-        analyser = self._models.analyser
-        if state.tenant_id is None:
-            raise NotInThisLog("it is not in this log")
-        command = RecordInference(
-            at=now,
-            tenant_id=state.tenant_id,
-            message_id=state.id,
-            model_name=analyser.model_name,
-            prompt_version=analyser.prompt_version,
-            template_hash=analyser.template_hash,
-            latency_ms=latency_ms,
-            sentiment=analysis.sentiment,
-            emotion=analysis.emotion,
-            satisfaction=analysis.satisfaction,
-            run_id=LIVE_RUN,
-        )
-        identifier = inference_id(state.id, LIVE_RUN, analyser.prompt_version, analyser.model_name)
-        return Step(inference(identifier), (command,))
-
-
-def _as_stored(analysis: Analysis) -> Analysis:
-    """The analysis as the message will keep it, so that its inference says the same; a wrong one is refused there."""
-    try:
-        return checked(analysis)
-    except DomainError:
-        return analysis
-
 
 def _envelope(received: Msg) -> Envelope:
     envelope = Envelope.decode(received.subject, received.data)
-    if envelope.type != MessageReceived.type_name:
-        raise MalformedEnvelope(f"expected {MessageReceived.type_name}")
+    if envelope.type not in TAKEN:
+        raise MalformedEnvelope(f"expected one of {', '.join(sorted(TAKEN))}")
     return envelope
 
 

@@ -29,10 +29,14 @@ class Moved(DomainError):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """Commands to one aggregate, in order; `empty` names it."""
+    """Commands to one aggregate, in order; `empty` names it.
+
+    `follows`: only where the steps before it lead to something.
+    """
 
     empty: Aggregate
     commands: tuple[Command, ...]
+    follows: bool = False
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -140,6 +144,8 @@ class CommandBus:
             if intent.key is not None and (known := states[intent.key.receipt_id]).exists:
                 return self._replayed(intent.key, cast(Receipt, known))
             for step in intent.steps:
+                if step.follows and not events:
+                    continue
                 state = current.get(step.empty.id) or states.get(step.empty.id, step.empty)
                 for command in step.commands:
                     new = state.decide(command)

@@ -41,6 +41,7 @@ BIRTHS: Final[Mapping[str, type[Event]]] = {
     "inference": InferenceRecorded,
 }
 SEALED: Final = "(sealed)"
+ERASED: Final = "(sealed away)"
 SECRET: Final = "(secret)"  # noqa: S105 - what stands in the place of one
 #: Events that are read at once.
 PAGE: Final = 1000
@@ -49,6 +50,8 @@ PAGE: Final = 1000
 _SECRETS: Final = re.compile(r"(^|_)(password|passphrase|token|secret)(_|$)")
 #: Fields that hold the id of another stream, and what that is.
 _LINKS: Final = {"message_id": "message", "connection_id": "connection"}
+#: Personal fields that have something in them, until their message is deleted.
+_NEVER_EMPTY: Final = frozenset({"text", "vector", "external_id"})
 #: Not among the fields that are shown: where the event stands, whose it is and when it happened.
 _PLACE: Final = ("originator_id", "originator_version", "tenant_id", "at")
 
@@ -134,6 +137,8 @@ class HistoryReader:
         if cls is not None and field in cls.sealed_fields and not opened:
             return SEALED
         value = fields[field]
+        if not value and cls is not None and field in cls.sealed_fields and field in _NEVER_EMPTY:
+            return ERASED
         if not isinstance(value, bytes):
             return msgspec.to_builtins(value, str_keys=True, enc_hook=lambda strange: f"({type(strange).__name__})")
         if field != "vector" or len(value) % 4:

@@ -12,6 +12,7 @@ import structlog
 from adapters.evolution import Envelope, InboundMessage, InboundState, fitted
 from adapters.telemetry import RECEIVED, count_ignored
 from adapters.vault import TenantKey
+from api import amending
 from api.activity import Outcome as Became
 from api.commands import Done, Outcome
 from api.people import Named, Reception
@@ -38,7 +39,10 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class Received(msgspec.Struct, frozen=True):
-    """What became of a delivery's messages: newly stored, stored before, of no interest, refused; and the position."""
+    """What became of a delivery's messages: newly stored, stored before, of no interest, refused; and the position.
+
+    An edit or a deletion counts like a message of its own.
+    """
 
     received: int
     duplicates: int
@@ -79,18 +83,21 @@ def record(
     key, origin = write.vault.key(source.tenant_id), Origin(source.id, source.tenant_id, source.company_sender)
     receptions = [reception(origin, key, inbound, moment) for inbound in envelope.messages]
     outcomes = write.people.receive(receptions)
-    done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
+    announced = [amending.edit(source.tenant_id, source.id, key, one, moment) for one in envelope.edits]
+    announced += (amending.deletion(source.tenant_id, source.id, key, one, moment) for one in envelope.deletions)
+    changes = write.commands.handle_many(announced) if announced else []
+    done = [outcome for outcome in (*outcomes, *changes) if isinstance(outcome, Done)]
     duplicates = sum(outcome.duplicate for outcome in done)
     result = Received(
         received=len(done) - duplicates,
         duplicates=duplicates,
         ignored=len(envelope.ignored),
-        refused=len(outcomes) - len(done),
+        refused=len(outcomes) + len(changes) - len(done),
         position=max((outcome.position for outcome in done), default=0),
     )
     if envelope.state is not None:
         _report(write, source, envelope.state, moment, transport)
-    _count(write, source, envelope, outcomes, moment, transport)
+    _count(write, source, envelope, (*outcomes, *changes), moment, transport)
     for ignored in envelope.ignored:
         count_ignored(ignored.kind, ignored.reason)
         if ignored.reason == "unknown":
@@ -116,17 +123,22 @@ def _count(
     moment: datetime,
     transport: str,
 ) -> None:
-    """Count on the connection what became of a delivery."""
+    """Count on the connection what became of a delivery: of its messages, edits and deletions, in that order."""
     counts: Counter[tuple[Became, str, str]] = Counter()
     newest: datetime | None = None
-    for inbound, outcome in zip(envelope.messages, outcomes, strict=True):
+    kinds = [
+        *((inbound.kind, inbound.sent_at) for inbound in envelope.messages),
+        *(("edit", None) for _ in envelope.edits),
+        *(("deletion", None) for _ in envelope.deletions),
+    ]
+    for (kind, sent_at), outcome in zip(kinds, outcomes, strict=True):
         if not isinstance(outcome, Done):
-            counts["refused", inbound.kind, _REFUSALS.get(type(outcome), "other")] += 1
+            counts["refused", kind, _REFUSALS.get(type(outcome), "other")] += 1
         elif outcome.duplicate:
-            counts["duplicate", inbound.kind, ""] += 1
+            counts["duplicate", kind, ""] += 1
         else:
-            counts["accepted", inbound.kind, ""] += 1
-            newest = inbound.sent_at if newest is None else max(newest, inbound.sent_at)
+            counts["accepted", kind, ""] += 1
+            newest = max(filter(None, (newest, sent_at)), default=None)
     for ignored in envelope.ignored:
         counts["ignored", ignored.kind, ignored.reason] += 1
     for (became, kind, reason), count in counts.items():

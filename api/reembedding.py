@@ -106,7 +106,7 @@ async def _embed(write: WriteSide, embedder: Embedder, streams: list[UUID], read
         of_use = {stream for stream in given if positions[stream] > read_from}
     else:
         of_use = set(given)
-    wanting = [state for state in states if state.id not in of_use]
+    wanting = [state for state in states if state.id not in of_use and not state.deleted]
     if not wanting:
         return 0
     vectors = await vectors_of(embedder, [state.text for state in wanting])
@@ -122,7 +122,9 @@ async def _embed(write: WriteSide, embedder: Embedder, streams: list[UUID], read
 
 
 def _intent(state: Message, model: str, vector: bytes, replaces: int) -> Intent:
-    command = EmbedMessage(at=_now(), model_name=model, vector=vector, replaces=replaces)
+    command = EmbedMessage(
+        at=_now(), model_name=model, vector=vector, replaces=replaces, text_version=state.text_version
+    )
     return Intent((Step(message(state.id), (command,)),))
 
 

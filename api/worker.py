@@ -83,7 +83,7 @@ class Worker:
             await jetstream.ensure_consumer(client.jetstream(), config)
             broker = self._broker()
             subscriber = broker.subscriber(
-                jetstream.RECEIVED,
+                jetstream.SUBJECTS,  # its filter stands in `config`
                 durable=jetstream.CONSUMER,
                 config=config,
                 stream=JStream(jetstream.STREAM, declare=False),

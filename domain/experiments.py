@@ -6,10 +6,10 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from domain.aggregate import Aggregate, Command, derived_id
+from domain.answers import check_scores
 from domain.errors import Invalid
 from domain.event import Event, event_type
 from domain.limits import fitting
-from domain.messages import check_scores
 
 #: The run under which the analyses are recorded that the dashboards show.
 LIVE_RUN: Final = "live"
@@ -89,9 +89,10 @@ class Inference(Aggregate, frozen=True, kw_only=True):
         )
 
 
-def inference_id(message_id: UUID, run_id: str, prompt_version: str, model_name: str) -> UUID:
-    """The stream id of an inference: (message, run, prompt, model)."""
-    return derived_id("inference", message_id, run_id, prompt_version, model_name)
+def inference_id(message_id: UUID, run_id: str, prompt_version: str, model_name: str, text_version: int = 1) -> UUID:
+    """The stream id of an inference: (message, run, prompt, model), and for an edited message which of its texts."""
+    text = () if text_version == 1 else (text_version,)
+    return derived_id("inference", message_id, run_id, prompt_version, model_name, *text)
 
 
 def inference(identifier: UUID) -> Inference:

@@ -1,29 +1,24 @@
-"""Message: one WhatsApp message, received once; then what a model said of it and where it lies in meaning."""
+"""Message: one WhatsApp message, received once; what a model said of it; and what its sender made of it later."""
 
-import array
-import math
-import sys
 from datetime import datetime
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self
 from uuid import UUID
 
 from msgspec import field
 from msgspec.structs import replace
 
 from domain.aggregate import Aggregate, Command, derived_id, with_zone
+from domain.answers import check_vector, checked
 from domain.errors import Invalid, NotFound
 from domain.event import SEALED, Event, event_type
 from domain.limits import fitting, storable
-from domain.ports import DIMENSIONS, EMOTIONS, TONES, Analysis
+from domain.message_keys import message_key_id
+from domain.ports import Analysis
 
-VECTOR_BYTES: Final = DIMENSIONS * 4
 #: Limits of the documented columns.
-MAX_SUMMARY: Final = 200
 MAX_CHAT_ID: Final = 128
 MAX_SENDER: Final = 64
 MAX_MODEL_NAME: Final = 64
-#: What pgvector's `halfvec`, which the search reads, can hold.
-_LARGEST_COMPONENT: Final = 65504
 MAX_TEXT_BYTES: Final = 64 * 1024
 
 
@@ -63,6 +58,28 @@ class MessageEmbedded(Event, frozen=True, kw_only=True):
     vector: Annotated[bytes, SEALED]
 
 
+@event_type("messages.MessageEdited")
+class MessageEdited(Event, frozen=True, kw_only=True):
+    """The message says something else from now on: what models said of the old text counts no more.
+
+    It was announced in stream `key_id` (`domain.amendments.MessageKey`) with version `announcement`.
+    """
+
+    key_id: UUID
+    announcement: int
+    edited_at: datetime
+    text: Annotated[str, SEALED]
+
+
+@event_type("messages.MessageDeleted")
+class MessageDeleted(Event, frozen=True, kw_only=True):
+    """The message was deleted for everyone. Where it comes from as in `MessageEdited`."""
+
+    key_id: UUID
+    announcement: int
+    deleted_at: datetime
+
+
 class ReceiveMessage(Command, frozen=True, kw_only=True):
     """Record a message that arrived."""
 
@@ -79,46 +96,98 @@ class ReceiveMessage(Command, frozen=True, kw_only=True):
 
 
 class AnalyzeMessage(Command, frozen=True, kw_only=True):
-    """Record what a model said."""
+    """Record what a model said of the text with that version (`Message.text_version`); nothing where that is gone."""
 
     model_name: str
     prompt_version: str
     analysis: Analysis
+    text_version: int = 1
 
 
 class EmbedMessage(Command, frozen=True, kw_only=True):
     """Record where a model placed the message.
 
     What the model has said already needs no second event, unless it was said in the stream's version `replaces` or
-    before: that vector is no longer read (the tenant moved to another model, and is moving back).
+    before: that vector is no longer read (the tenant moved to another model, and is moving back). `text_version` as in
+    `AnalyzeMessage`.
     """
 
     model_name: str
     vector: bytes
     replaces: int = 0
+    text_version: int = 1
+
+
+class EditMessage(Command, frozen=True, kw_only=True):
+    """Give the message another text, as an announcement says. An edit that is older than the text gives nothing."""
+
+    key_id: UUID
+    announcement: int
+    edited_at: datetime
+    text: str
+
+
+class DeleteMessage(Command, frozen=True, kw_only=True):
+    """Take the message away for good, as an announcement says."""
+
+    key_id: UUID
+    announcement: int
+    deleted_at: datetime
 
 
 class Message(Aggregate, frozen=True, kw_only=True):
     """State of a message. Its stream id is derived from what makes it unique in the world, so it is stored once.
 
+    `text_version`: the version of the stream with which it got its text; what models said counts for that text alone.
+    `edition`: when the text was written and which announcement said so, None for the text it came with.
     `embedded_by`: the models that gave it a vector, each with the version of the stream at which it last did.
     """
 
     tenant_id: UUID | None = None
+    connection_id: UUID | None = None
+    chat_id: str = ""
+    from_me: bool = False
+    external_id: str = ""
     text: str = ""
+    text_version: int = 0
+    edition: tuple[datetime, int] | None = None
+    deleted: bool = False
     analyzed_by: tuple[str, str] | None = None
     embedded_by: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def key_id(self) -> UUID | None:
+        """Where edits and deletions of it are announced; None where none is of interest: none or gone."""
+        if self.connection_id is None or self.deleted:
+            return None
+        return message_key_id(self.connection_id, self.external_id)
 
     def evolve(self, event: Event) -> Self:
         """See `Aggregate.evolve`."""
         after = super().evolve(event)
         match event:
             case MessageReceived():
-                return replace(after, tenant_id=event.tenant_id, text=event.text)
+                return replace(
+                    after,
+                    tenant_id=event.tenant_id,
+                    connection_id=event.connection_id,
+                    chat_id=event.chat_id,
+                    from_me=event.from_me,
+                    external_id=event.external_id,
+                    text=event.text,
+                    text_version=after.version,
+                )
             case MessageAnalyzed():
                 return replace(after, analyzed_by=(event.model_name, event.prompt_version))
             case MessageEmbedded():
                 return replace(after, embedded_by={**self.embedded_by, event.model_name: after.version})
+            case MessageEdited():
+                edition = event.edited_at, event.announcement
+                unread = replace(after, analyzed_by=None, embedded_by={})
+                return replace(unread, text=event.text, text_version=after.version, edition=edition)
+            case MessageDeleted():
+                unread = replace(after, analyzed_by=None, embedded_by={})
+                return replace(unread, text="", text_version=after.version, edition=None, deleted=True)
         return after
 
     def decide(self, command: Command) -> tuple[Event, ...]:
@@ -127,7 +196,11 @@ class Message(Aggregate, frozen=True, kw_only=True):
             return self._receive(command)
         if self.tenant_id is None:
             raise NotFound("there is no such message")
+        if self.deleted:
+            return ()
         match command:
+            case AnalyzeMessage() | EmbedMessage() if command.text_version != self.text_version:
+                return ()
             case AnalyzeMessage():
                 if self.analyzed_by == (command.model_name, command.prompt_version):
                     return ()
@@ -151,7 +224,7 @@ class Message(Aggregate, frozen=True, kw_only=True):
                 if self.embedded_by.get(command.model_name, 0) > command.replaces:
                     return ()
                 fitting("model_name", command.model_name, MAX_MODEL_NAME, least=1)
-                _check_vector(command.vector)
+                check_vector(command.vector)
                 return (
                     self._event(
                         MessageEmbedded,
@@ -161,15 +234,24 @@ class Message(Aggregate, frozen=True, kw_only=True):
                         vector=command.vector,
                     ),
                 )
+            case EditMessage():
+                edited_at = with_zone("edited_at", command.edited_at)
+                if self.edition is not None and self.edition >= (edited_at, command.announcement):
+                    return ()
+                check_text(command.text)
+                source: dict[str, Any] = {"key_id": command.key_id, "announcement": command.announcement}
+                said: dict[str, Any] = {"edited_at": edited_at, "text": command.text}
+                return (self._event(MessageEdited, command, self.tenant_id, **source, **said),)
+            case DeleteMessage():
+                source = {"key_id": command.key_id, "announcement": command.announcement}
+                deleted_at = with_zone("deleted_at", command.deleted_at)
+                return (self._event(MessageDeleted, command, self.tenant_id, **source, deleted_at=deleted_at),)
         raise Invalid(f"a message does not understand {type(command).__name__}")
 
     def _receive(self, command: ReceiveMessage) -> tuple[Event, ...]:
         if self.exists:
             return ()
-        if not command.text.strip():
-            raise Invalid("a message without text is none")
-        if len(storable("a message's text", command.text)) > MAX_TEXT_BYTES:
-            raise Invalid(f"a message's text has at most {MAX_TEXT_BYTES} bytes")
+        check_text(command.text)
         fitting("chat_id", command.chat_id, MAX_CHAT_ID, least=1)
         fitting("sender", command.sender, MAX_SENDER, least=1)
         return (
@@ -190,39 +272,12 @@ class Message(Aggregate, frozen=True, kw_only=True):
         )
 
 
-def checked(analysis: Analysis) -> Analysis:
-    """The analysis as it may be stored: `sentiment` rounded to 6 decimals, so that sums of it are exact.
-
-    Raises `Invalid` where a value is out of range or vocabulary: a schema-valid answer of a model is not yet a valid
-    one.
-    """
-    check_scores(analysis.sentiment, analysis.satisfaction)
-    if analysis.emotion not in EMOTIONS:
-        raise Invalid(f"the emotion is none of {', '.join(EMOTIONS)}")
-    if analysis.tone not in TONES:
-        raise Invalid(f"the tone is none of {', '.join(TONES)}")
-    fitting("a summary", analysis.summary, MAX_SUMMARY)
-    return replace(analysis, sentiment=round(analysis.sentiment, 6) + 0.0)
-
-
-def check_scores(sentiment: float, satisfaction: int) -> None:
-    """Raises `Invalid` where a score is out of its range (documented) or no number."""
-    if not math.isfinite(sentiment) or not -1 <= sentiment <= 1:
-        raise Invalid(f"sentiment lies between -1 and 1, not at {sentiment}")
-    if not 0 <= satisfaction <= 100:
-        raise Invalid(f"satisfaction lies between 0 and 100, not at {satisfaction}")
-
-
-def _check_vector(vector: bytes) -> None:
-    if len(vector) != VECTOR_BYTES:
-        raise Invalid(f"a vector has {VECTOR_BYTES} bytes ({DIMENSIONS} floats); this one has {len(vector)}")
-    floats = array.array("f", vector)
-    if sys.byteorder == "big":
-        floats.byteswap()
-    if not all(abs(component) <= _LARGEST_COMPONENT for component in floats):
-        raise Invalid(f"a vector's components are numbers between -{_LARGEST_COMPONENT} and {_LARGEST_COMPONENT}")
-    if not any(floats):
-        raise Invalid("a vector of zeros points nowhere: it has no cosine distance to anything")
+def check_text(text: str) -> None:
+    """Raises `Invalid` where it says nothing, or more than a message's text may."""
+    if not text.strip():
+        raise Invalid("a message without text is none")
+    if len(storable("a message's text", text)) > MAX_TEXT_BYTES:
+        raise Invalid(f"a message's text has at most {MAX_TEXT_BYTES} bytes")
 
 
 def message_id(connection_id: UUID, chat_id: str, from_me: bool, external_id: str) -> UUID:

@@ -10,17 +10,18 @@ from psycopg import Connection
 
 from domain.event import Event
 from domain.experiments import InferenceRecorded
-from domain.messages import MessageAnalyzed, MessageReceived
+from domain.messages import MessageAnalyzed, MessageDeleted, MessageEdited, MessageReceived
 from projections.batch import Batch
 from projections.copying import Inserts
 from projections.latency import bucket_of
+from projections.texts import Unread, opinions
 from sql import LIVE, queries
 
 #: `positive_pct` counts messages above this sentiment (documented).
 _POSITIVE: Final = 0.1
 _COUNTED_TYPES: Final = ("int8", "uuid", "varchar", "float8", "int4", "varchar", "int4", "int8", "varchar")
 #: Sentiments are summed in these, whole: a sum of floats would depend on the order of its parts, and so on the size of
-#: the batches. `domain.messages.checked` rounds to six places.
+#: the batches. `domain.answers.checked` rounds to six places.
 _MILLION: Final = 1_000_000
 
 #: What a message counts as: tenant, hour, connection, author, emotion and tone ('' where it waits for its analysis).
@@ -43,7 +44,13 @@ class MetricsProjection:
         "metrics_hour",
         "metrics_latency_hour",
     )
-    events: tuple[type[Event], ...] = (MessageReceived, MessageAnalyzed, InferenceRecorded)
+    events: tuple[type[Event], ...] = (
+        MessageReceived,
+        MessageAnalyzed,
+        MessageEdited,
+        MessageDeleted,
+        InferenceRecorded,
+    )
 
     def __init__(self, schema: str = LIVE, *, bare: bool = False) -> None:
         self._queries = queries("metrics", schema=schema)
@@ -53,7 +60,7 @@ class MetricsProjection:
         """See `Projection.project`."""
         differences: dict[_Key, _Sums] = {}
         received = batch.of(MessageReceived)
-        analyzed = {event.originator_id.int: event for _, event in batch.of(MessageAnalyzed)}
+        analyzed = opinions(batch)
         if received:
             self._count(conn, batch, received, analyzed, differences)
         if analyzed:
@@ -71,7 +78,7 @@ class MetricsProjection:
         conn: Connection[Any],
         batch: Batch,
         received: Sequence[tuple[int, MessageReceived]],
-        analyzed: dict[int, MessageAnalyzed],
+        analyzed: dict[int, MessageAnalyzed | Unread],
         differences: dict[_Key, _Sums],
     ) -> None:
         """Count the new messages, analysed where the batch has that as well; takes those out of `analyzed`."""
@@ -103,7 +110,7 @@ class MetricsProjection:
                 _add(differences, (*place, event.emotion, event.tone), 1, event.sentiment, event.satisfaction)
 
     def _recount(
-        self, conn: Connection[Any], analyzed: dict[int, MessageAnalyzed], differences: dict[_Key, _Sums]
+        self, conn: Connection[Any], analyzed: dict[int, MessageAnalyzed | Unread], differences: dict[_Key, _Sums]
     ) -> None:
         """Count earlier messages anew: what they were counted as goes, what they are now comes."""
         before = self._queries.recount(
@@ -206,7 +213,11 @@ class MetricsProjection:
 
 
 def _add(
-    differences: dict[_Key, _Sums], key: _Key, sign: int, sentiment: float | None = None, satisfaction: int = 0
+    differences: dict[_Key, _Sums],
+    key: _Key,
+    sign: int,
+    sentiment: float | None = None,
+    satisfaction: int | None = None,
 ) -> None:
     """Add (sign 1) or take away (sign -1) one message, analysed where it has a sentiment."""
     messages, sentiments, satisfactions, positive = differences.get(key, (0, 0, 0, 0))
@@ -216,7 +227,7 @@ def _add(
         differences[key] = (
             messages + sign,
             sentiments + sign * round(sentiment * _MILLION),
-            satisfactions + sign * satisfaction,
+            satisfactions + sign * (satisfaction or 0),
             positive + sign * (sentiment > _POSITIVE),
         )
 

@@ -137,6 +137,31 @@ class EventLog:
         return [RecordedEvent(row["notification_id"], self._decode(stream_id, row)) for row in rows]
 
     @once_more
+    def streams_at(self, positions: Collection[int]) -> dict[int, UUID]:
+        """The streams that have an event at these positions."""
+        with self._recorder.datastore.get_connection() as conn:
+            rows = _LOG.streams_at(conn, positions=list(positions))
+            return {row["notification_id"]: row["originator_id"] for row in rows}
+
+    def seal_away(self, stream_id: UUID, event_classes: Collection[type[Event]]) -> int:
+        """Leave nothing in the personal fields of the stream's events of these classes; how many had anything there.
+
+        The database refuses where the stream does not say that its message was deleted (`sql/functions/seal_away.sql`).
+        Raises the errors of `StructMapper.to_domain_event`; nothing has changed then.
+        """
+        topics = {event_class.topic() for event_class in event_classes}
+        with self._recorder.datastore.get_connection() as conn, conn.transaction():
+            rows = [row for row in _LOG.stream_events(conn, stream_id=stream_id, after=0) if row["topic"] in topics]
+            states = [
+                self._mapper.emptied(
+                    StoredEvent(stream_id, row["originator_version"], row["topic"], bytes(row["state"]))
+                )
+                for row in rows
+            ]
+            versions = [row["originator_version"] for row in rows]
+            return int(_LOG.seal_away(conn, stream_id=stream_id, versions=versions, states=states)) if rows else 0
+
+    @once_more
     def head(self) -> int:
         """The last position of the log; 0 while it is empty."""
         with self._recorder.datastore.get_connection() as conn:

@@ -119,6 +119,19 @@ class StructMapper(Mapper[UUID]):
             # The library's message quotes no values, but names the field of a personal value: keep it out as well.
             raise UndecodableEvent(f"{_where(stored_event)}: a field is missing or of another type") from None
 
+    def emptied(self, stored_event: StoredEvent) -> bytes:
+        """The state that the event has when nothing is in its personal fields: the open part as it is, a seal anew.
+
+        Raises the errors of `to_domain_event`: of an event that does not open, nobody could say what was in it.
+        """
+        shape = self._shapes.get(stored_event.topic) or self._learn(stored_event)
+        event = self.to_domain_event(stored_event)
+        readable, _ = _STATE.decode(stored_event.state)
+        names = _split(shape.cls)[1]
+        nothing = self._encoder.encode({name: type(getattr(event, name))() for name in names})
+        place = _place(event.tenant_id, event.originator_id, event.originator_version, stored_event.topic)
+        return self._encoder.encode((readable, self._vault.key(event.tenant_id).seal(nothing, place + readable)))
+
     def _learn(self, stored_event: StoredEvent) -> "_Shape":
         name, _, version = stored_event.topic.rpartition(":")
         cls = event_types().get(name)

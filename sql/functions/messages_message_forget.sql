@@ -1,5 +1,5 @@
--- Once for each statement that deletes messages, whoever runs it and also through a cascade: takes their vectors and
--- their share of the totals away, in the schema of the table itself: a rebuild's rows are none of the live ones. Runs
+-- Once for each statement that deletes messages, whoever runs it and also through a cascade: takes their vectors, keys
+-- and share of the totals away, in the schema of the table itself: a rebuild's rows are none of the live ones. Runs
 -- with the rights of whoever deletes.
 CREATE OR REPLACE FUNCTION evosense.messages_message_forget() RETURNS trigger
 LANGUAGE plpgsql AS $$
@@ -13,6 +13,12 @@ BEGIN
             WHERE e.tenant_id = d.tenant_id AND e.message_id = d.id
             $statement$,
             TG_TABLE_SCHEMA
+        );
+    END IF;
+
+    IF to_regclass(format('%I.messages_messagekey', TG_TABLE_SCHEMA)) IS NOT NULL THEN
+        EXECUTE format(
+            'DELETE FROM %1$I.messages_messagekey k USING deleted d WHERE k.message_id = d.id', TG_TABLE_SCHEMA
         );
     END IF;
 

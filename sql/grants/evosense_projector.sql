@@ -13,6 +13,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON
     evosense.messages_embedding,
     evosense.messages_embeddingmodel,
     evosense.messages_person,
+    evosense.messages_messagekey,
     evosense.experiments_prompttemplate,
     evosense.experiments_inference,
     evosense.experiments_experimentrun,

@@ -3,12 +3,13 @@ REVOKE ALL ON ALL SEQUENCES IN SCHEMA evosense_log FROM evosense_writer;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA evosense, evosense_log, evosense_ops FROM evosense_writer;
 
 GRANT USAGE ON SCHEMA evosense_log, evosense_ops TO evosense_writer;
--- No table of the read models: names of connections through this function.
+-- No table of the read models: names of connections, and which messages have a key, through these functions.
 GRANT USAGE ON SCHEMA evosense TO evosense_writer;
-GRANT EXECUTE ON FUNCTION evosense.known_connections(text) TO evosense_writer;
+GRANT EXECUTE ON FUNCTION evosense.known_connections(text), evosense.messages_of_keys(uuid[]) TO evosense_writer;
 -- When connections last brought a message, and for how long they are used to bring none.
 GRANT EXECUTE ON FUNCTION evosense.connection_habits(timestamptz) TO evosense_writer;
--- Append-only by privilege: no UPDATE, no DELETE, no TRUNCATE.
+-- Append-only by privilege: no UPDATE, no DELETE, no TRUNCATE. What a deleted message said goes by this function alone.
+GRANT EXECUTE ON FUNCTION evosense_log.seal_away(uuid, bigint[], bytea[]) TO evosense_writer;
 GRANT SELECT, INSERT ON evosense_log.stored_events, evosense_log.tenant_keys TO evosense_writer;
 GRANT USAGE ON SEQUENCE evosense_log.stored_events_notification_id_seq TO evosense_writer;
 GRANT EXECUTE ON FUNCTION evosense_log.lock_for_append() TO evosense_writer;

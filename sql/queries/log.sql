@@ -122,6 +122,15 @@ WHERE e.originator_id = ANY(:stream_ids::uuid[]) AND e.originator_version = 1;
 -- The stream, tenant and topic of the event at a position.
 SELECT originator_id, tenant_id, topic FROM evosense_log.stored_events WHERE notification_id = :position;
 
+-- name: streams_at(positions)
+-- The streams of the events at these positions.
+SELECT notification_id, originator_id
+FROM evosense_log.stored_events
+WHERE notification_id = ANY(:positions::bigint[]);
+
+-- name: seal_away(stream_id, versions, states)$
+SELECT evosense_log.seal_away(:stream_id, :versions::bigint[], :states::bytea[]);
+
 -- name: stream_events(stream_id, after)
 -- A stream's events behind a version, with their positions.
 SELECT notification_id, originator_version, topic, state

@@ -36,23 +36,48 @@ WHERE NOT EXISTS (
 -- name: load_search_vectors#
 COPY evosense.messages_embedding (message_id, tenant_id, model, position, embedding) FROM STDIN (FORMAT binary);
 
--- name: learn(ids, sentiments, emotions, satisfactions, tones, summaries, models, positions, embeddings)!
--- Null where the batch says nothing of it: an analysis and a vector themselves are never null. The vector goes on to
--- the search by way of the row that was updated: a message that retention has deleted leaves none behind. No model: the
--- search has no use for the vector any more.
+-- name: put_keys(message_ids, tenant_ids, keys)!
+INSERT INTO evosense.messages_messagekey (message_id, tenant_id, key)
+SELECT message_id, tenant_id, key
+FROM unnest(:message_ids::bigint[], :tenant_ids::uuid[], :keys::uuid[]) AS t(message_id, tenant_id, key);
+
+-- name: load_keys#
+COPY evosense.messages_messagekey (message_id, tenant_id, key) FROM STDIN (FORMAT binary);
+
+-- name: keep_keys(message_ids, tenant_ids, keys)!
+-- Of messages that were deleted: once they are sealed away, their own event no longer tells their key.
+INSERT INTO evosense.messages_messagekey (message_id, tenant_id, key)
+SELECT t.message_id, t.tenant_id, t.key
+FROM unnest(:message_ids::bigint[], :tenant_ids::uuid[], :keys::uuid[]) AS t(message_id, tenant_id, key)
+JOIN evosense.messages_message AS m ON m.id = t.message_id
+ON CONFLICT (message_id) DO NOTHING;
+
+-- name: forget_vectors(ids, tenant_ids)!
+-- Those of a text that is no longer there.
+DELETE FROM evosense.messages_embedding AS e
+USING unnest(:ids::bigint[], :tenant_ids::uuid[]) AS t(id, tenant_id)
+WHERE e.tenant_id = t.tenant_id AND e.message_id = t.id;
+
+-- name: learn(ids, texts, sentiments, emotions, satisfactions, tones, summaries, models, positions, embeddings)!
+-- Null where the batch says nothing of it: an analysis and a vector themselves are never null. With another text, what
+-- was known of the old one goes. The vector goes on to the search by way of the row that was updated: a message that
+-- retention has deleted leaves none behind. No model: the search has no use for the vector any more.
 WITH learned AS (
     UPDATE evosense.messages_message AS m
-    SET sentiment = coalesce(l.sentiment, m.sentiment),
-        emotion = coalesce(l.emotion, m.emotion),
-        satisfaction = coalesce(l.satisfaction, m.satisfaction),
-        tone = coalesce(l.tone, m.tone),
-        summary = coalesce(l.summary, m.summary),
+    SET text = coalesce(l.text, m.text),
+        sentiment = CASE WHEN l.text IS NULL THEN coalesce(l.sentiment, m.sentiment) ELSE l.sentiment END,
+        emotion = CASE WHEN l.text IS NULL THEN coalesce(l.emotion, m.emotion) ELSE l.emotion END,
+        satisfaction = CASE WHEN l.text IS NULL THEN coalesce(l.satisfaction, m.satisfaction) ELSE l.satisfaction END,
+        tone = CASE WHEN l.text IS NULL THEN coalesce(l.tone, m.tone) ELSE l.tone END,
+        summary = CASE WHEN l.text IS NULL THEN coalesce(l.summary, m.summary) ELSE l.summary END,
         -- With its length said: without, the vector of the row would be unpacked to check it, and stored anew.
-        embedding = coalesce(l.embedding::vector(768), m.embedding)
+        embedding = CASE
+            WHEN l.text IS NULL THEN coalesce(l.embedding::vector(768), m.embedding) ELSE l.embedding::vector(768)
+        END
     FROM unnest(
-        :ids::bigint[], :sentiments::float8[], :emotions::text[], :satisfactions::int[], :tones::text[],
-        :summaries::text[], :models::text[], :positions::bigint[], :embeddings::vector[]
-    ) AS l(id, sentiment, emotion, satisfaction, tone, summary, model, position, embedding)
+        :ids::bigint[], :texts::text[], :sentiments::float8[], :emotions::text[], :satisfactions::int[],
+        :tones::text[], :summaries::text[], :models::text[], :positions::bigint[], :embeddings::vector[]
+    ) AS l(id, text, sentiment, emotion, satisfaction, tone, summary, model, position, embedding)
     WHERE m.id = l.id
     RETURNING m.id, m.tenant_id, l.model, l.position, l.embedding
 )

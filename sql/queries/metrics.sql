@@ -15,9 +15,9 @@ COPY evosense.metrics_message (
 
 -- name: recount(message_ids, sentiments, satisfactions, emotions, tones)
 -- Answers with what the messages counted as until now. A message that is not counted, as retention has deleted it,
--- stays so.
+-- stays so. One that waits for its analysis again, as its text has changed, comes with '' for emotion and tone.
 UPDATE evosense.metrics_message AS c
-SET sentiment = n.sentiment, satisfaction = n.satisfaction, emotion = n.emotion, tone = n.tone
+SET sentiment = n.sentiment, satisfaction = n.satisfaction, emotion = nullif(n.emotion, ''), tone = nullif(n.tone, '')
 FROM unnest(
     :message_ids::bigint[], :sentiments::float8[], :satisfactions::int[], :emotions::text[], :tones::text[]
 ) AS n(message_id, sentiment, satisfaction, emotion, tone)

@@ -109,7 +109,9 @@ async def test_the_consumer_needs_the_stream_and_takes_new_settings(nats_server:
         assert await ours.consumer_exists(js)
         found = (await js.consumer_info(STREAM, CONSUMER)).config
         assert (found.ack_wait, found.max_ack_pending, found.max_deliver) == (5, 200, -1)
-        assert found.filter_subject == "evosense.events.*.MessageReceived"
+        assert found.filter_subject is None
+        names = ("MessageReceived", "MessageEdited", "MessageDeleted", "EditAnnounced", "DeletionAnnounced")
+        assert found.filter_subjects == [f"evosense.events.*.{name}" for name in names]
 
 
 async def test_a_server_that_is_not_there_is_an_error_at_once() -> None:

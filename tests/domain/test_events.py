@@ -68,6 +68,9 @@ def test_personal_fields_are_the_ones_that_rule_6_names() -> None:
         "messages.MessageReceived": {"external_id", "text"},
         "messages.MessageAnalyzed": {"summary"},
         "messages.MessageEmbedded": {"vector"},
+        "messages.MessageEdited": {"text"},
+        "amendments.EditAnnounced": {"external_id", "text"},
+        "amendments.DeletionAnnounced": {"external_id"},
     }
 
 

@@ -2,6 +2,7 @@
 
 import array
 import math
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -9,16 +10,21 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from domain.answers import checked
 from domain.errors import Invalid, NotFound
+from domain.message_keys import message_key_id
 from domain.messages import (
     MAX_TEXT_BYTES,
     AnalyzeMessage,
+    DeleteMessage,
+    EditMessage,
     EmbedMessage,
     MessageAnalyzed,
+    MessageDeleted,
+    MessageEdited,
     MessageEmbedded,
     MessageReceived,
     ReceiveMessage,
-    checked,
     message,
     message_id,
 )
@@ -51,6 +57,18 @@ SCORES = {
 ANALYZED = fact(MessageAnalyzed, EMPTY, 2, model_name="m-1", prompt_version="p-1", **SCORES)
 VECTOR = array.array("f", [1.0] + [0.0] * (DIMENSIONS - 1)).tobytes()
 EMBEDDED = fact(MessageEmbedded, EMPTY, 2, model_name="e-1", vector=VECTOR)
+KEY = message_key_id(CONNECTION, "3EB0A1")
+EDIT = EditMessage(at=NOW, key_id=KEY, announcement=1, edited_at=NOW, text="Bom dia, já chegou.")
+DELETE = DeleteMessage(at=NOW, key_id=KEY, announcement=2, deleted_at=NOW)
+
+
+def edited(version: int = 2, **fields: object) -> MessageEdited:
+    values = {"key_id": KEY, "announcement": 1, "edited_at": NOW, "text": EDIT.text, **fields}
+    return fact(MessageEdited, EMPTY, version, **values)
+
+
+def deleted(version: int = 2) -> MessageDeleted:
+    return fact(MessageDeleted, EMPTY, version, key_id=KEY, announcement=2, deleted_at=NOW)
 
 
 def receive(**fields: object) -> ReceiveMessage:
@@ -163,6 +181,59 @@ def test_a_model_has_a_name_that_its_column_can_hold() -> None:
 def test_a_message_that_was_never_received_is_not_found() -> None:
     given(EMPTY).when(analyze()).refused(NotFound, "no such message")
     given(EMPTY).when(EmbedMessage(at=NOW, model_name="e-1", vector=VECTOR)).refused(NotFound, "no such message")
+    given(EMPTY).when(EDIT).refused(NotFound, "no such message")
+    given(EMPTY).when(DELETE).refused(NotFound, "no such message")
+
+
+def test_an_announced_edit_is_made_once() -> None:
+    given(EMPTY, RECEIVED).when(EDIT).then(edited())
+    given(EMPTY, RECEIVED, edited()).when(EDIT).then()
+
+
+def test_the_later_edit_wins_in_whatever_order_they_come() -> None:
+    later = replace(EDIT, announcement=2, edited_at=NOW + timedelta(seconds=1), text="Chegou, obrigada!")
+    fields = {"announcement": 2, "edited_at": later.edited_at, "text": later.text}
+    given(EMPTY, RECEIVED, edited()).when(later).then(edited(3, **fields))
+    given(EMPTY, RECEIVED, edited(**fields)).when(EDIT).then()
+
+
+def test_of_two_edits_of_one_moment_the_one_announced_later_wins() -> None:
+    other = replace(EDIT, announcement=2, text="Outro texto")
+    given(EMPTY, RECEIVED, edited()).when(other).then(edited(3, announcement=2, text="Outro texto"))
+    given(EMPTY, RECEIVED, edited(announcement=2, text="Outro texto")).when(EDIT).then()
+
+
+def test_nothing_happens_to_a_deleted_message_any_more() -> None:
+    given(EMPTY, RECEIVED).when(DELETE).then(deleted())
+    for command in (DELETE, EDIT, analyze(), EmbedMessage(at=NOW, model_name="e-1", vector=VECTOR), receive()):
+        given(EMPTY, RECEIVED, deleted()).when(command).then()
+    state = given(EMPTY, RECEIVED, ANALYZED, deleted(3)).state
+    assert (state.deleted, state.text, state.analyzed_by, state.embedded_by) == (True, "", None, {})
+
+
+def test_what_a_model_says_of_an_old_text_is_not_recorded() -> None:
+    embed = EmbedMessage(at=NOW, model_name="e-1", vector=VECTOR)
+    for stale in (analyze(), embed, replace(embed, replaces=2)):
+        given(EMPTY, RECEIVED, edited()).when(stale).then()
+    for early in (analyze(), embed):
+        given(EMPTY, RECEIVED).when(replace(early, text_version=2)).then()
+
+
+def test_an_edited_message_is_analysed_and_placed_anew() -> None:
+    before = (RECEIVED, ANALYZED, fact(MessageEmbedded, EMPTY, 3, model_name="e-1", vector=VECTOR), edited(4))
+    embed = EmbedMessage(at=NOW, model_name="e-1", vector=VECTOR, text_version=4)
+    given(EMPTY, *before).when(replace(analyze(), text_version=4)).then(
+        fact(MessageAnalyzed, EMPTY, 5, model_name="m-1", prompt_version="p-1", **SCORES)
+    )
+    given(EMPTY, *before).when(embed).then(fact(MessageEmbedded, EMPTY, 5, model_name="e-1", vector=VECTOR))
+
+
+@pytest.mark.parametrize(
+    ("fields", "saying"),
+    [({"text": " "}, "without text"), ({"edited_at": NOW.replace(tzinfo=None)}, "edited_at is a time without a zone")],
+)
+def test_an_edit_that_no_row_can_hold_is_refused(fields: dict[str, object], saying: str) -> None:
+    given(EMPTY, RECEIVED).when(replace(EDIT, **fields)).refused(Invalid, saying)
 
 
 def test_a_command_of_another_aggregate_is_refused() -> None:

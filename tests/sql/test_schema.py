@@ -18,6 +18,7 @@ SIDE_TABLES = {
     "messages_embedding",
     "messages_embeddingmodel",
     "messages_person",
+    "messages_messagekey",
     "metrics_emotion",
     "metrics_hour",
     "metrics_latency",

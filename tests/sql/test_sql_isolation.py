@@ -24,6 +24,7 @@ WALLED = (
     "messages_embedding",
     "messages_embeddingmodel",
     "messages_person",
+    "messages_messagekey",
     "experiments_inference",
     "experiments_experimentrun",
     "billing_paymentaccount",
@@ -49,6 +50,7 @@ INSERT INTO messages_message (id, tenant_id, connection_id, chat_id, sender, tex
 INSERT INTO messages_embedding VALUES ({n}, '{t}', 'm', array_fill(0.1, ARRAY[768])::halfvec);
 INSERT INTO messages_embeddingmodel VALUES ('{t}', {n}, 'm', true, now());
 INSERT INTO messages_person VALUES ('{t}', 'lid', {n}, 'hash');
+INSERT INTO messages_messagekey VALUES ({n}, '{t}', gen_random_uuid());
 INSERT INTO experiments_inference (id, tenant_id, message_id, model_name, prompt_version, template_hash, latency_ms,
     sentiment, emotion, satisfaction, run_id) VALUES ({n}, '{t}', {n}, 'm', 'p', 'h', 10, 0.5, 'alegria', 80, 'r');
 INSERT INTO experiments_experimentrun (id, tenant_id, run_id, name, prompt_version, start_date)

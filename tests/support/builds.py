@@ -92,6 +92,7 @@ INSERT INTO {s}.messages_message (id, tenant_id, connection_id, chat_id, sender,
 INSERT INTO {s}.messages_embedding VALUES ({n}, '{t}', 'm', array_fill(1, ARRAY[768])::halfvec);
 INSERT INTO {s}.messages_embeddingmodel VALUES ('{t}', {n}, 'm', true, now());
 INSERT INTO {s}.messages_person VALUES ('{t}', 'lid', {n}, 'hash');
+INSERT INTO {s}.messages_messagekey VALUES ({n}, '{t}', gen_random_uuid());
 INSERT INTO {s}.metrics_message VALUES
     ({n}, '{t}', 'customer', 0.5, 80, 'alegria', floor(extract(epoch FROM now()) / 3600), {n}, 'cordial');
 INSERT INTO {s}.metrics_rollup VALUES ('{t}', 'customer', 1, 1, 0.5, 80, 1);

@@ -19,6 +19,7 @@ from psycopg.sql import SQL, Composable, Identifier
 
 from domain import authn, connections, embedding_models, experiments, messages, people, tenancy
 from domain.event import Event
+from domain.message_keys import message_key_id
 from domain.ports import DIMENSIONS
 from tests.support.systems import tables
 
@@ -32,6 +33,7 @@ _KEYS: Final = {
     "messages_embedding": ("tenant_id", "model", "message_id"),
     "messages_embeddingmodel": ("tenant_id", "position"),
     "messages_person": ("tenant_id", "alias", "position"),
+    "messages_messagekey": ("message_id",),
     "connections_companysender": ("connection_id",),
     "connections_state": ("connection_id",),
     "metrics_message": ("message_id",),
@@ -89,6 +91,7 @@ class _Model:
         self._embeddings: dict[tuple[int, str], Row] = {}
         self._models: dict[int, Row] = {}
         self._links: dict[int, Row] = {}
+        self._keys: dict[int, Row] = {}
         self._inferences: dict[int, Row] = {}
         self._counted: dict[int, Row] = {}
         self._latencies: list[experiments.InferenceRecorded] = []
@@ -115,6 +118,7 @@ class _Model:
             "messages_embedding": self._embeddings.values(),
             "messages_embeddingmodel": self._models.values(),
             "messages_message": self._named(),
+            "messages_messagekey": self._keys.values(),
             "messages_person": self._links.values(),
             "metrics_emotion": self._emotions(),
             "metrics_hour": self._hours(),
@@ -236,6 +240,15 @@ class _Model:
                     "summary": None,
                     "embedding": None,
                 }
+                if event.external_id:
+                    key = message_key_id(event.connection_id, event.external_id)
+                    self._keys[row_id] = {"message_id": row_id, "tenant_id": event.tenant_id, "key": key}
+            case messages.MessageEdited():
+                self._rewrite(row_id, event.text)
+            case messages.MessageDeleted() if row_id in self._messages:
+                self._rewrite(row_id, "")
+                key = {"message_id": row_id, "tenant_id": event.tenant_id, "key": event.key_id}
+                self._keys.setdefault(row_id, key)
             case messages.MessageAnalyzed():
                 _set(
                     self._messages,
@@ -246,7 +259,7 @@ class _Model:
                     tone=event.tone,
                     summary=event.summary,
                 )
-            case messages.MessageEmbedded() if row_id in self._messages:
+            case messages.MessageEmbedded() if row_id in self._messages and event.vector:
                 _set(self._messages, row_id, embedding=_packed(event.vector, "f"))
                 self._embeddings[row_id, event.model_name] = {
                     "message_id": row_id,
@@ -280,6 +293,11 @@ class _Model:
         said = [o for o in self._links.values() if (o["tenant_id"], o["alias"]) == (row["tenant_id"], name)]
         before = [one for one in said if one["position"] < row["id"]]
         return (before[-1] if before else said[0])["person"] if said else name
+
+    def _rewrite(self, row_id: int, text: str) -> None:
+        nothing = dict.fromkeys(("sentiment", "emotion", "satisfaction", "tone", "summary", "embedding"))
+        _set(self._messages, row_id, text=text, **nothing)
+        self._embeddings = {key: row for key, row in self._embeddings.items() if key[0] != row_id}
 
     def _answering(self, position: int, event: Event, model: str, *, adopted: bool) -> None:
         self._models[position] = {
@@ -331,6 +349,9 @@ class _Model:
                     emotion=event.emotion,
                     tone=event.tone,
                 )
+            case messages.MessageEdited() | messages.MessageDeleted():
+                nothing = dict.fromkeys(("sentiment", "satisfaction", "emotion", "tone"))
+                _set(self._counted, self._births[event.originator_id], **nothing)
             case experiments.InferenceRecorded():
                 self._latencies.append(event)
 

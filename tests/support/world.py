@@ -13,6 +13,7 @@ from api.wiring import WriteSide
 from domain import authn, connections, embedding_models, experiments, messages, people, tenancy
 from domain.aggregate import Aggregate, Command
 from domain.event import Event
+from domain.message_keys import message_key_id
 from domain.ports import DIMENSIONS, EMOTIONS, TONES, Analysis
 from tests.support.spec import NOW
 
@@ -37,6 +38,8 @@ class World:
         self._chance = repeatable(seed + 1_000_003)
         self._lids = {tenant: [self._chance.randbytes(32).hex() for _ in range(6)] for tenant in self.tenants}
         self._linked: set[str] = set()
+        #: Whether messages are edited and deleted, after which less is to be seen.
+        self.rewrites = False
 
     def births(self) -> list[Unit]:
         """Each tenant with two users and two connections."""
@@ -78,6 +81,8 @@ class World:
             self._log_in: 2,
             self._change_connection: 1,
             self._change_tenant: 1,
+            self._edit: 2 * int(self.rewrites),
+            self._delete: int(self.rewrites),
             self._move: int(self.moves),
         }
         chosen = self._random.choices(list(kinds), list(kinds.values()), k=steps)
@@ -146,6 +151,7 @@ class World:
             model_name=f"model-{self._random.randint(1, 3)}",
             prompt_version="p-1",
             analysis=self.analysis(),
+            text_version=self._text_version(message_id),
         )
         return self.carry_out(messages.message(message_id), command)
 
@@ -154,9 +160,46 @@ class World:
             return ()
         _, message_id = self._random.choice(self._messages[-40:])
         command = messages.EmbedMessage(
-            at=self._now(), model_name=f"e-{self._random.randint(1, 2)}", vector=vector(self._random)
+            at=self._now(),
+            model_name=f"e-{self._random.randint(1, 2)}",
+            vector=vector(self._random),
+            text_version=self._text_version(message_id),
         )
         return self.carry_out(messages.message(message_id), command)
+
+    def _edit(self) -> Unit:
+        if not self._messages:
+            return ()
+        _, message_id = self._random.choice(self._messages[-40:])
+        state, at = self._message(message_id), self._now()
+        command = messages.EditMessage(
+            at=at,
+            key_id=self._key_of(state),
+            announcement=self._random.randint(1, 9),
+            edited_at=at - timedelta(seconds=self._random.randint(0, 600)),
+            text=f"editada {self._random.randint(1, 99)}",
+        )
+        return self.carry_out(messages.message(message_id), command)
+
+    def _delete(self) -> Unit:
+        if not self._messages:
+            return ()
+        _, message_id = self._random.choice(self._messages[-40:])
+        key, at = self._key_of(self._message(message_id)), self._now()
+        command = messages.DeleteMessage(at=at, key_id=key, announcement=1, deleted_at=at)
+        return self.carry_out(messages.message(message_id), command)
+
+    def _message(self, message_id: UUID) -> messages.Message:
+        state = self._states[message_id]
+        assert isinstance(state, messages.Message)
+        return state
+
+    def _text_version(self, message_id: UUID) -> int:
+        return self._message(message_id).text_version
+
+    def _key_of(self, state: messages.Message) -> UUID:
+        assert state.connection_id is not None
+        return message_key_id(state.connection_id, state.external_id)
 
     def _move(self) -> Unit:
         tenant_id = self._random.choice(self.tenants)

@@ -1,0 +1,177 @@
+"""What a batch of events asks for: what was announced of messages is applied, then texts are analysed and embedded.
+
+In that order: what is deleted is not analysed, and what is edited is analysed as it stands now. An answer that comes
+when its text is gone is not recorded; the edit is an event, too, and brings the message here again.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final, cast
+from uuid import UUID
+
+from adapters.nats import Envelope
+from api.applying import Amender, Announced, Deleted, NotInThisLog, Task
+from api.commands import Intent, Step
+from api.models import Models
+from api.wiring import WriteSide
+from domain.aggregate import Command
+from domain.amendments import DeletionAnnounced, EditAnnounced
+from domain.answers import checked
+from domain.embedding_models import EmbeddingModels, embedding_models
+from domain.errors import DomainError
+from domain.experiments import LIVE_RUN, RecordInference, inference, inference_id
+from domain.messages import (
+    AnalyzeMessage,
+    EmbedMessage,
+    Message,
+    MessageDeleted,
+    MessageEdited,
+    MessageReceived,
+    message,
+)
+from domain.ports import Analysis, Embedder
+
+#: Types of the events that are announcements of a key, and of those of which a message is analysed.
+_ANNOUNCEMENTS: Final = frozenset({EditAnnounced.type_name, DeletionAnnounced.type_name})
+_TEXTS: Final = frozenset({MessageReceived.type_name, MessageEdited.type_name})
+#: All types that are taken.
+TAKEN: Final = _ANNOUNCEMENTS | _TEXTS | {MessageDeleted.type_name}
+
+
+class Understanding:
+    """Carries out batches of events; blocks on nothing but what it awaits."""
+
+    def __init__(self, write: WriteSide, models: Models) -> None:
+        self._write = write
+        self._models = models
+        self._amender = Amender(write)
+
+    async def reach(self, envelopes: Sequence[Envelope]) -> list[Exception | None]:
+        """Do what the events ask for; what went wrong with each, in order.
+
+        Raises whatever a model, the database or an event that can't be opened may raise: of all together then.
+        """
+        texts = [envelope for envelope in envelopes if envelope.type in _TEXTS]
+        tenants = {tenant: embedding_models(tenant) for tenant in {envelope.tenant for envelope in texts}}
+        states, moves = await asyncio.to_thread(self._load, texts, tenants)
+        results = dict[Envelope, Exception | None].fromkeys(envelopes)
+        for envelope in texts:
+            if states[envelope.stream].tenant_id != envelope.tenant:
+                results[envelope] = NotInThisLog("it is not in this log")
+        amended = await self._amend(envelopes, [e for e in texts if results[e] is None], states, results)
+        states.update(amended)
+        wanted = {envelope.stream for envelope in texts if results[envelope] is None}
+        embedders = {tenant: self._models.embedders_of(moves[empty.id]) for tenant, empty in tenants.items()}
+        alive = [state for stream, state in states.items() if stream in wanted and not state.deleted]
+        intents = await self._intents(alive, embedders)
+        outcomes = await asyncio.to_thread(self._write.commands.handle_many, list(intents.values()))
+        refused = {
+            stream: outcome
+            for stream, outcome in zip(intents, outcomes, strict=True)
+            if isinstance(outcome, DomainError)
+        }
+        return [results[envelope] or refused.get(envelope.stream) for envelope in envelopes]
+
+    def _load(
+        self, texts: Sequence[Envelope], tenants: Mapping[UUID, EmbeddingModels]
+    ) -> tuple[dict[UUID, Message], dict[UUID, EmbeddingModels]]:
+        """The messages, and the tenants' models, with one question to the log."""
+        streams = {envelope.stream for envelope in texts}
+        asked: list[Message | EmbeddingModels] = [*map(message, streams), *tenants.values()]
+        loaded = {state.id: state for state in self._write.log.load_many(asked)}
+        moves = {empty.id: cast(EmbeddingModels, loaded[empty.id]) for empty in tenants.values()}
+        return {stream: cast(Message, loaded[stream]) for stream in streams}, moves
+
+    async def _amend(
+        self,
+        envelopes: Sequence[Envelope],
+        texts: Sequence[Envelope],
+        states: Mapping[UUID, Message],
+        results: dict[Envelope, Exception | None],
+    ) -> dict[UUID, Message]:
+        """Carry out what the batch announces, or was announced of its messages; the messages that it may have changed.
+
+        Enters into `results` what could not be carried out.
+        """
+        received = [envelope for envelope in texts if envelope.type == MessageReceived.type_name]
+        keys = await asyncio.to_thread(self._amender.keys_of, [states[envelope.stream] for envelope in received])
+        tasks: dict[Envelope, Task] = {
+            e: Announced(e.tenant, keys[e.stream], e.position, e.stream) for e in received if e.stream in keys
+        }
+        for e in envelopes:
+            if e.type in _ANNOUNCEMENTS:
+                tasks[e] = Announced(e.tenant, e.stream, e.position)
+            elif e.type == MessageDeleted.type_name:
+                tasks[e] = Deleted(e.tenant, e.stream, e.position)
+        if not tasks:
+            return {}
+        failed = await asyncio.to_thread(self._amender.carry_out, list(tasks.values()))
+        results.update({envelope: failed[task] for envelope, task in tasks.items() if task in failed})
+        # An edit of this batch may concern any message of it.
+        again = await asyncio.to_thread(self._write.log.load_many, [message(stream) for stream in states])
+        return {state.id: state for state in again}
+
+    async def _intents(
+        self, states: Sequence[Message], embedders: Mapping[UUID, Sequence[Embedder]]
+    ) -> dict[UUID, Intent]:
+        """What to record, by message; nothing for a message that its models have answered already."""
+        analyses, latency_ms = await self._models.analyse(
+            [state for state in states if not self._models.analysed(state)]
+        )
+        vectors = await self._models.embed(states, embedders)
+        now = datetime.now(UTC)
+        intents: dict[UUID, Intent] = {}
+        for state in states:
+            commands: list[Command] = []
+            steps: list[Step] = []
+            if (analysis := analyses.get(state.id)) is not None:
+                analysis = _as_stored(analysis)
+                commands.append(self._analysis(state, analysis, now))
+                steps.append(self._inference(state, analysis, latency_ms, now))
+            commands += (
+                EmbedMessage(at=now, model_name=name, vector=vector, text_version=state.text_version)
+                for name, vector in vectors.get(state.id, ())
+            )
+            if commands:
+                intents[state.id] = Intent((Step(message(state.id), tuple(commands)), *steps))
+        return intents
+
+    def _analysis(self, state: Message, analysis: Analysis, now: datetime) -> AnalyzeMessage:
+        analyser = self._models.analyser
+        return AnalyzeMessage(
+            at=now,
+            model_name=analyser.model_name,
+            prompt_version=analyser.prompt_version,
+            analysis=analysis,
+            text_version=state.text_version,
+        )
+
+    def _inference(self, state: Message, analysis: Analysis, latency_ms: int, now: datetime) -> Step:
+        analyser = self._models.analyser
+        if state.tenant_id is None:
+            raise NotInThisLog("it is not in this log")
+        command = RecordInference(
+            at=now,
+            tenant_id=state.tenant_id,
+            message_id=state.id,
+            model_name=analyser.model_name,
+            prompt_version=analyser.prompt_version,
+            template_hash=analyser.template_hash,
+            latency_ms=latency_ms,
+            sentiment=analysis.sentiment,
+            emotion=analysis.emotion,
+            satisfaction=analysis.satisfaction,
+            run_id=LIVE_RUN,
+        )
+        identifier = inference_id(state.id, LIVE_RUN, analyser.prompt_version, analyser.model_name, state.text_version)
+        # None of a text that the message no longer has when it comes to be recorded.
+        return Step(inference(identifier), (command,), follows=True)
+
+
+def _as_stored(analysis: Analysis) -> Analysis:
+    """The analysis as the message will keep it, so that its inference says the same; a wrong one is refused there."""
+    try:
+        return checked(analysis)
+    except DomainError:
+        return analysis
