@@ -26,7 +26,14 @@ class Inserts:
         if not self._bare:
             self._put(conn, **columns)
             return
-        with conn.cursor() as cursor, cursor.copy(self._load) as copy:
-            copy.set_types(self._types)
-            for row in zip(*columns.values(), strict=True):
-                copy.write_row(row)
+        copy_rows(conn, self._load, self._types, columns.values())
+
+
+def copy_rows(
+    conn: Connection[Any], statement: str, types: Sequence[str], columns: Iterable[Iterable[Any]]
+) -> None:
+    """Load rows given as columns of these `types` by a binary COPY: into bare tables alone."""
+    with conn.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+        copy.set_types(types)
+        for row in zip(*columns, strict=True):
+            copy.write_row(row)

@@ -1,134 +1,163 @@
--- name: count_messages(message_ids, tenant_ids, authors, sentiments, satisfactions, emotions, hours, connection_ids, tones)!
-INSERT INTO evosense.metrics_message (
-    message_id, tenant_id, author, sentiment, satisfaction, emotion, hour, connection_id, tone
-)
-SELECT message_id, tenant_id, author, sentiment, satisfaction, emotion, hour, connection_id, tone
-FROM unnest(
-    :message_ids::bigint[], :tenant_ids::uuid[], :authors::text[], :sentiments::float8[], :satisfactions::int[],
-    :emotions::text[], :hours::int[], :connection_ids::bigint[], :tones::text[]
-) AS t(message_id, tenant_id, author, sentiment, satisfaction, emotion, hour, connection_id, tone);
-
 -- name: load_messages#
 COPY evosense.metrics_message (
     message_id, tenant_id, author, sentiment, satisfaction, emotion, hour, connection_id, tone
 ) FROM STDIN (FORMAT binary);
 
--- name: recount(message_ids, sentiments, satisfactions, emotions, tones)
--- Answers with what the messages counted as until now. A message that is not counted, as retention has deleted it,
+-- name: count(tenant_ids, emotion_names, tone_names, store, message_ids, tenants, companies, hours, connection_ids, sentiments, satisfactions, emotions, tones, again_ids, again_sentiments, again_satisfactions, again_emotions, again_tones)$
+-- A batch: new messages, and what became known of earlier ones. Tenants, emotions and tones of the columns are places
+-- in the arrays of their names. `store`: new messages are not in metrics_message yet. Answers whether some emotion has
+-- lost messages: `forget_emotions` is due then. An earlier message that is not counted, as retention has deleted it,
 -- stays so.
-UPDATE evosense.metrics_message AS c
-SET sentiment = n.sentiment, satisfaction = n.satisfaction, emotion = n.emotion, tone = n.tone
-FROM unnest(
-    :message_ids::bigint[], :sentiments::float8[], :satisfactions::int[], :emotions::text[], :tones::text[]
-) AS n(message_id, sentiment, satisfaction, emotion, tone)
-JOIN evosense.metrics_message AS before ON before.message_id = n.message_id
-WHERE c.message_id = n.message_id
-RETURNING before.message_id, before.tenant_id, before.author, before.sentiment, before.satisfaction, before.emotion,
-    before.hour, before.connection_id, before.tone;
-
--- name: add_to_rollup(tenant_ids, authors, messages, analysed, sentiment_sums, satisfaction_sums, positives)!
-INSERT INTO evosense.metrics_rollup AS r (
-    tenant_id, author, messages, analysed, sentiment_sum, satisfaction_sum, positive
-)
-SELECT tenant_id, author, messages, analysed, sentiment_sum, satisfaction_sum, positive
-FROM unnest(
-    :tenant_ids::uuid[], :authors::text[], :messages::bigint[], :analysed::bigint[], :sentiment_sums::numeric[],
-    :satisfaction_sums::bigint[], :positives::bigint[]
-) AS t(tenant_id, author, messages, analysed, sentiment_sum, satisfaction_sum, positive)
-ON CONFLICT (tenant_id, author) DO UPDATE
-SET messages = r.messages + excluded.messages,
-    analysed = r.analysed + excluded.analysed,
-    sentiment_sum = r.sentiment_sum + excluded.sentiment_sum,
-    satisfaction_sum = r.satisfaction_sum + excluded.satisfaction_sum,
-    positive = r.positive + excluded.positive;
-
--- name: add_to_emotions(tenant_ids, authors, emotions, messages)!
--- A count that falls to nothing leaves no row, as if it had never been: batches of any size end alike.
-WITH added AS (
-    SELECT tenant_id, author, emotion, messages
-    FROM unnest(:tenant_ids::uuid[], :authors::text[], :emotions::text[], :messages::bigint[])
-        AS t(tenant_id, author, emotion, messages)
-), gone AS (
-    DELETE FROM evosense.metrics_emotion AS r
-    USING added AS a
-    WHERE r.tenant_id = a.tenant_id AND r.author = a.author AND r.emotion = a.emotion AND r.messages + a.messages = 0
-    RETURNING r.tenant_id, r.author, r.emotion
-)
-INSERT INTO evosense.metrics_emotion AS r (tenant_id, author, emotion, messages)
-SELECT tenant_id, author, emotion, messages
-FROM added AS a
-WHERE NOT EXISTS (
-    SELECT FROM gone AS g WHERE g.tenant_id = a.tenant_id AND g.author = a.author AND g.emotion = a.emotion
-)
-ON CONFLICT (tenant_id, author, emotion) DO UPDATE SET messages = r.messages + excluded.messages;
-
--- name: add_to_latency(tenant_ids, inferences, latency_ms_sums)!
-INSERT INTO evosense.metrics_latency AS r (tenant_id, inferences, latency_ms_sum)
-SELECT tenant_id, inferences, latency_ms_sum
-FROM unnest(:tenant_ids::uuid[], :inferences::bigint[], :latency_ms_sums::bigint[])
-    AS t(tenant_id, inferences, latency_ms_sum)
-ON CONFLICT (tenant_id) DO UPDATE
-SET inferences = r.inferences + excluded.inferences, latency_ms_sum = r.latency_ms_sum + excluded.latency_ms_sum;
-
--- name: add_to_hours(tenant_ids, hours, connection_ids, authors, emotions, tones, messages, sentiments, satisfaction_sums, positives)!
--- Where no message leaves a row, which then needs no looking at. Sentiments in millionths.
-INSERT INTO evosense.metrics_hour AS r (
-    tenant_id, hour, connection_id, author, emotion, tone, messages, sentiment_sum, satisfaction_sum, positive
-)
-SELECT tenant_id, to_timestamp(3600.0 * hour), connection_id, author, emotion, tone, messages,
-       sentiment * 0.000001, satisfaction_sum, positive
-FROM unnest(
-    :tenant_ids::uuid[], :hours::int[], :connection_ids::bigint[], :authors::text[], :emotions::text[],
-    :tones::text[], :messages::bigint[], :sentiments::bigint[], :satisfaction_sums::bigint[], :positives::bigint[]
-) AS t(tenant_id, hour, connection_id, author, emotion, tone, messages, sentiment, satisfaction_sum, positive)
-ON CONFLICT (tenant_id, hour, connection_id, author, emotion, tone) DO UPDATE
-SET messages = r.messages + excluded.messages,
-    sentiment_sum = r.sentiment_sum + excluded.sentiment_sum,
-    satisfaction_sum = r.satisfaction_sum + excluded.satisfaction_sum,
-    positive = r.positive + excluded.positive;
-
--- name: take_from_hours(tenant_ids, hours, connection_ids, authors, emotions, tones, messages, sentiments, satisfaction_sums, positives)!
--- Where messages leave. What falls to nothing leaves no row, as with emotions.
-WITH added AS (
-    SELECT tenant_id, to_timestamp(3600.0 * hour) AS hour, connection_id, author, emotion, tone, messages,
-           sentiment * 0.000001 AS sentiment_sum, satisfaction_sum, positive
+WITH received AS MATERIALIZED (
+    SELECT t.message_id, (:tenant_ids::uuid[])[t.tenant] AS tenant_id,
+           CASE WHEN t.company THEN 'company' ELSE 'customer' END AS author, t.sentiment, t.satisfaction,
+           (:emotion_names::text[])[t.emotion] AS emotion, t.hour, t.connection_id,
+           (:tone_names::text[])[t.tone] AS tone
     FROM unnest(
-        :tenant_ids::uuid[], :hours::int[], :connection_ids::bigint[], :authors::text[], :emotions::text[],
-        :tones::text[], :messages::bigint[], :sentiments::bigint[], :satisfaction_sums::bigint[], :positives::bigint[]
-    ) AS t(tenant_id, hour, connection_id, author, emotion, tone, messages, sentiment, satisfaction_sum, positive)
-), gone AS (
-    DELETE FROM evosense.metrics_hour AS r
-    USING added AS a
-    WHERE r.tenant_id = a.tenant_id AND r.hour = a.hour AND r.connection_id = a.connection_id
-      AND r.author = a.author AND r.emotion = a.emotion AND r.tone = a.tone AND r.messages + a.messages = 0
-    RETURNING r.tenant_id, r.hour, r.connection_id, r.author, r.emotion, r.tone
+        :message_ids::bigint[], :tenants::int[], :companies::boolean[], :hours::int[], :connection_ids::bigint[],
+        :sentiments::float8[], :satisfactions::int[], :emotions::int[], :tones::int[]
+    ) AS t(message_id, tenant, company, hour, connection_id, sentiment, satisfaction, emotion, tone)
+), stored AS (
+    INSERT INTO evosense.metrics_message (
+        message_id, tenant_id, author, sentiment, satisfaction, emotion, hour, connection_id, tone
+    )
+    SELECT message_id, tenant_id, author, sentiment, satisfaction, emotion, hour, connection_id, tone
+    FROM received
+    WHERE :store::boolean
+), recounted AS (
+    UPDATE evosense.metrics_message AS c
+    SET sentiment = n.sentiment, satisfaction = n.satisfaction, emotion = (:emotion_names::text[])[n.emotion],
+        tone = (:tone_names::text[])[n.tone]
+    FROM unnest(
+        :again_ids::bigint[], :again_sentiments::float8[], :again_satisfactions::int[], :again_emotions::int[],
+        :again_tones::int[]
+    ) AS n(message_id, sentiment, satisfaction, emotion, tone)
+    JOIN evosense.metrics_message AS before ON before.message_id = n.message_id
+    WHERE c.message_id = n.message_id
+    RETURNING c.tenant_id, c.hour, c.connection_id, c.author, c.sentiment, c.satisfaction, c.emotion, c.tone,
+        before.sentiment AS sentiment_before, before.satisfaction AS satisfaction_before,
+        before.emotion AS emotion_before, before.tone AS tone_before
+), change AS (
+    SELECT tenant_id, hour, connection_id, author, emotion, tone, sentiment, satisfaction, 1 AS n FROM received
+    UNION ALL
+    SELECT tenant_id, hour, connection_id, author, emotion, tone, sentiment, satisfaction, 1 FROM recounted
+    UNION ALL
+    SELECT tenant_id, hour, connection_id, author, emotion_before, tone_before, sentiment_before, satisfaction_before,
+           -1
+    FROM recounted
+), cell AS MATERIALIZED (
+    -- Sentiments in millionths, whole, or a sum would depend on the order of its parts: the domain rounds to six places.
+    SELECT tenant_id, hour, connection_id, author, coalesce(emotion, '') AS emotion,
+           CASE WHEN emotion IS NULL THEN '' ELSE coalesce(tone, '') END AS tone, sum(n)::int AS messages,
+           coalesce(sum(n * (sentiment * 1000000)::bigint), 0)::bigint AS sentiment_sum,
+           coalesce(sum(n * satisfaction), 0)::int AS satisfaction_sum,
+           coalesce(sum(n) FILTER (WHERE sentiment > 0.1), 0)::int AS positive
+    FROM change
+    GROUP BY 1, 2, 3, 4, 5, 6
+), span AS (
+    INSERT INTO evosense.metrics_span AS s (
+        tenant_id, since, hours, connection_ids, authors, emotions, tones, messages, sentiment_sums,
+        satisfaction_sums, positives
+    )
+    SELECT tenant_id, to_timestamp(21600.0 * (hour / 6)), array_agg(mod(hour, 6)::smallint), array_agg(connection_id),
+           array_agg(author), array_agg(emotion), array_agg(tone), array_agg(messages), array_agg(sentiment_sum),
+           array_agg(satisfaction_sum), array_agg(positive)
+    FROM (
+        SELECT *
+        FROM cell
+        WHERE hour IS NOT NULL
+        ORDER BY tenant_id, hour, connection_id, author COLLATE "C", emotion COLLATE "C", tone COLLATE "C"
+    ) AS c
+    GROUP BY tenant_id, hour / 6
+    ON CONFLICT (tenant_id, since) DO UPDATE
+    SET (
+        hours, connection_ids, authors, emotions, tones, messages, sentiment_sums, satisfaction_sums, positives
+    ) = (
+        SELECT array_agg(hour), array_agg(connection_id), array_agg(author), array_agg(emotion), array_agg(tone),
+               array_agg(messages), array_agg(sentiment_sum), array_agg(satisfaction_sum), array_agg(positive)
+        FROM (
+            SELECT hour, connection_id, author, emotion, tone, sum(messages)::int AS messages,
+                   sum(sentiment_sum)::bigint AS sentiment_sum, sum(satisfaction_sum)::int AS satisfaction_sum,
+                   sum(positive)::int AS positive
+            FROM unnest(
+                s.hours || excluded.hours, s.connection_ids || excluded.connection_ids, s.authors || excluded.authors,
+                s.emotions || excluded.emotions, s.tones || excluded.tones, s.messages || excluded.messages,
+                s.sentiment_sums || excluded.sentiment_sums, s.satisfaction_sums || excluded.satisfaction_sums,
+                s.positives || excluded.positives
+            ) AS c(
+                hour, connection_id, author, emotion, tone, messages, sentiment_sum, satisfaction_sum, positive
+            )
+            GROUP BY hour, connection_id, author, emotion, tone
+            HAVING sum(messages) <> 0
+            ORDER BY hour, connection_id, author, emotion, tone
+        ) AS merged
+    )
+), total AS (
+    INSERT INTO evosense.metrics_rollup AS r (
+        tenant_id, author, messages, analysed, sentiment_sum, satisfaction_sum, positive
+    )
+    SELECT tenant_id, author, sum(messages), coalesce(sum(messages) FILTER (WHERE emotion <> ''), 0),
+           sum(sentiment_sum) * 0.000001, sum(satisfaction_sum), sum(positive)
+    FROM cell
+    GROUP BY tenant_id, author
+    ON CONFLICT (tenant_id, author) DO UPDATE
+    SET messages = r.messages + excluded.messages,
+        analysed = r.analysed + excluded.analysed,
+        sentiment_sum = r.sentiment_sum + excluded.sentiment_sum,
+        satisfaction_sum = r.satisfaction_sum + excluded.satisfaction_sum,
+        positive = r.positive + excluded.positive
+), emotion AS (
+    SELECT tenant_id, author, emotion, sum(messages) AS messages
+    FROM cell
+    WHERE emotion <> ''
+    GROUP BY tenant_id, author, emotion
+    HAVING sum(messages) <> 0
+), by_emotion AS (
+    INSERT INTO evosense.metrics_emotion AS r (tenant_id, author, emotion, messages)
+    SELECT tenant_id, author, emotion, messages FROM emotion
+    ON CONFLICT (tenant_id, author, emotion) DO UPDATE SET messages = r.messages + excluded.messages
 )
-INSERT INTO evosense.metrics_hour AS r (
-    tenant_id, hour, connection_id, author, emotion, tone, messages, sentiment_sum, satisfaction_sum, positive
-)
-SELECT tenant_id, hour, connection_id, author, emotion, tone, messages, sentiment_sum, satisfaction_sum, positive
-FROM added AS a
-WHERE NOT EXISTS (
-    SELECT FROM gone AS g
-    WHERE g.tenant_id = a.tenant_id AND g.hour = a.hour AND g.connection_id = a.connection_id
-      AND g.author = a.author AND g.emotion = a.emotion AND g.tone = a.tone
-)
-ON CONFLICT (tenant_id, hour, connection_id, author, emotion, tone) DO UPDATE
-SET messages = r.messages + excluded.messages,
-    sentiment_sum = r.sentiment_sum + excluded.sentiment_sum,
-    satisfaction_sum = r.satisfaction_sum + excluded.satisfaction_sum,
-    positive = r.positive + excluded.positive;
+SELECT EXISTS (SELECT FROM emotion WHERE messages < 0);
 
--- name: add_to_latency_hours(tenant_ids, hours, models, shadows, buckets, inferences, latency_ms_sums)!
-INSERT INTO evosense.metrics_latency_hour AS r (
-    tenant_id, hour, model_name, is_shadow, bucket, inferences, latency_ms_sum
+-- name: forget_emotions(tenant_ids)!
+-- A count that has fallen to nothing leaves no row, as if it had never been: batches of any size end alike.
+DELETE FROM evosense.metrics_emotion WHERE tenant_id = ANY(:tenant_ids::uuid[]) AND messages = 0;
+
+-- name: count_latencies(tenant_ids, model_names, tenants, models, shadows, hours, buckets, latencies)!
+-- As `count`: places in the arrays of tenants and models.
+WITH cell AS MATERIALIZED (
+    SELECT tenant, model, shadow, hour, bucket, count(*)::int AS inferences, sum(latency)::bigint AS latency_ms_sum
+    FROM unnest(
+        :tenants::int[], :models::int[], :shadows::boolean[], :hours::int[], :buckets::smallint[], :latencies::int[]
+    ) AS t(tenant, model, shadow, hour, bucket, latency)
+    GROUP BY tenant, model, shadow, hour, bucket
+), span AS (
+    INSERT INTO evosense.metrics_latency_span AS s (
+        tenant_id, since, model_name, is_shadow, hours, buckets, inferences, latency_ms_sums
+    )
+    SELECT (:tenant_ids::uuid[])[tenant], to_timestamp(21600.0 * (hour / 6)), (:model_names::text[])[model], shadow,
+           array_agg(mod(hour, 6)::smallint), array_agg(bucket), array_agg(inferences), array_agg(latency_ms_sum)
+    FROM (SELECT * FROM cell ORDER BY tenant, model, shadow, hour, bucket) AS c
+    GROUP BY tenant, model, shadow, hour / 6
+    ON CONFLICT (tenant_id, since, model_name, is_shadow) DO UPDATE
+    SET (hours, buckets, inferences, latency_ms_sums) = (
+        SELECT array_agg(hour), array_agg(bucket), array_agg(inferences), array_agg(latency_ms_sum)
+        FROM (
+            SELECT hour, bucket, sum(inferences)::int AS inferences, sum(latency_ms_sum)::bigint AS latency_ms_sum
+            FROM unnest(
+                s.hours || excluded.hours, s.buckets || excluded.buckets, s.inferences || excluded.inferences,
+                s.latency_ms_sums || excluded.latency_ms_sums
+            ) AS c(hour, bucket, inferences, latency_ms_sum)
+            GROUP BY hour, bucket
+            ORDER BY hour, bucket
+        ) AS merged
+    )
 )
-SELECT tenant_id, to_timestamp(3600.0 * hour), model_name, is_shadow, bucket, inferences, latency_ms_sum
-FROM unnest(
-    :tenant_ids::uuid[], :hours::int[], :models::text[], :shadows::boolean[], :buckets::smallint[],
-    :inferences::bigint[], :latency_ms_sums::bigint[]
-) AS t(tenant_id, hour, model_name, is_shadow, bucket, inferences, latency_ms_sum)
-ON CONFLICT (tenant_id, hour, model_name, is_shadow, bucket) DO UPDATE
+INSERT INTO evosense.metrics_latency AS r (tenant_id, inferences, latency_ms_sum)
+SELECT (:tenant_ids::uuid[])[tenant], sum(inferences), sum(latency_ms_sum)
+FROM cell
+GROUP BY tenant
+ON CONFLICT (tenant_id) DO UPDATE
 SET inferences = r.inferences + excluded.inferences, latency_ms_sum = r.latency_ms_sum + excluded.latency_ms_sum;
 
 -- name: tenant_metrics()^
