@@ -6,6 +6,7 @@ are compiled.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from psycopg import Connection
@@ -30,10 +31,10 @@ class Inserts:
 
 
 def copy_rows(
-    conn: Connection[Any], statement: str, types: Sequence[str], columns: Iterable[Iterable[Any]]
+    conn: Connection[Any], statement: str, types: Sequence[str], columns: Iterable[Iterable[Any]], *, most: int | None = None
 ) -> None:
-    """Load rows given as columns of these `types` by a binary COPY: into bare tables alone."""
+    """Load rows given as columns of these `types` by a binary COPY, the first `most` of them: into bare tables alone."""
     with conn.cursor() as cursor, cursor.copy(statement.encode()) as copy:
         copy.set_types(types)
-        for row in zip(*columns, strict=True):
+        for row in islice(zip(*columns, strict=True), most):
             copy.write_row(row)

@@ -1,10 +1,11 @@
 """The roll-ups behind the metrics: kept by adding differences, so that their cost does not grow with history.
 
-Python only puts columns together; what they add up to is found in SQL, where they go anyhow, and at once with it.
+Python only puts columns together. What they add up to is found in SQL, in the statement that stores it.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from psycopg import Connection
@@ -18,14 +19,31 @@ from projections.latency import bucket_of
 from sql import LIVE, queries
 
 _COUNTED_TYPES: Final = ("int8", "uuid", "varchar", "float8", "int4", "varchar", "int4", "int8", "varchar")
+#: In the order of their bytes, counted from 1 as SQL counts arrays.
+_AUTHORS: Final = {"company": 1, "customer": 2}
 
-_N = TypeVar("_N", int, str)
-_Received = Sequence[tuple[int, MessageReceived]]
-_Analyses = Sequence[MessageAnalyzed | None]
+
+class _Changes(NamedTuple):
+    """Columns: what messages count as, or counted as where the sign is -1. An id where the message is new.
+
+    `tenants` by the number of their UUID, whose own hash is slow; `hours` since 1970, None where a row from before
+    they were kept has none; `emotions` and `tones` are '' where a message waits for its analysis.
+    """
+
+    message_ids: list[int | None]
+    tenants: list[int]
+    authors: list[int]
+    hours: list[int | None]
+    connection_ids: list[int | None]
+    sentiments: list[float | None]
+    satisfactions: list[int | None]
+    emotions: list[str]
+    tones: list[str]
+    signs: list[int]
 
 
 class MetricsProjection:
-    """See `Projection`. A batch becomes at most three statements."""
+    """See `Projection`. A batch becomes at most four statements."""
 
     name = "metrics"
     tables = (
@@ -46,105 +64,143 @@ class MetricsProjection:
         """See `Projection.project`."""
         received = batch.of(MessageReceived)
         analyzed = {event.originator_id.int: event for _, event in batch.of(MessageAnalyzed)}
-        if received or analyzed:
-            self._count(conn, batch, received, analyzed)
         inferences = [event for _, event in batch.of(InferenceRecorded)]
-        if inferences:
-            self._count_latencies(conn, inferences)
-
-    def _count(
-        self, conn: Connection[Any], batch: Batch, received: _Received, analyzed: dict[int, MessageAnalyzed]
-    ) -> None:
-        """Count the new messages, analysed where the batch has that as well, and earlier ones anew."""
-        analyses = [analyzed.pop(event.originator_id.int, None) for _, event in received]
-        again = list(analyzed.values())
-        positions = [position for position, _ in received]
         connections = batch.row_ids(conn, [event.connection_id for _, event in received])
-        hours = [_hour(event.sent_at.timestamp()) for _, event in received]
-        if self._bare and received:
-            self._load(conn, received, analyses, positions, connections, hours)
-        tenants, emotions, tones = _Names[int](), _Names[str](), _Names[str]()
-        emotions_have_lost = self._queries.count(
+        analyses = [analyzed.pop(event.originator_id.int, None) for _, event in received]
+        again = dict(
+            zip(batch.row_ids(conn, [event.originator_id for event in analyzed.values()]), analyzed.values(), strict=True)
+        )
+        before = self._recount(conn, again) if again else []
+        with self._overlapping(conn):
+            if inferences:
+                self._count_latencies(conn, inferences)
+            if received or before:
+                changes = _new(received, analyses, connections)
+                _add_again(changes, before, again)
+                self._count(conn, changes)
+            if any(row["emotion"] for row in before):
+                self._queries.forget_emotions(conn, tenant_ids=list({row["tenant_id"] for row in before}))
+
+    def _overlapping(self, conn: Connection[Any]) -> AbstractContextManager[Any]:
+        """The database works at one statement while the next one's columns are put together. COPY allows no such."""
+        return nullcontext() if self._bare else conn.pipeline()
+
+    def _recount(self, conn: Connection[Any], again: dict[int, MessageAnalyzed]) -> list[dict[str, Any]]:
+        """Store what earlier messages count as now; returns what they counted as until now."""
+        emotions, emotion_places = _places([event.emotion for event in again.values()])
+        tones, tone_places = _places([event.tone for event in again.values()])
+        return list(
+            self._queries.recount(
+                conn,
+                message_ids=_array(again),
+                sentiments=_array(event.sentiment for event in again.values()),
+                satisfactions=_array(event.satisfaction for event in again.values()),
+                emotions=_array(emotion_places),
+                tones=_array(tone_places),
+                emotion_names=emotions,
+                tone_names=tones,
+            )
+        )
+
+    def _count(self, conn: Connection[Any], changes: _Changes) -> None:
+        tenants, tenant_places = _places(changes.tenants)
+        emotions, emotion_places = _places(changes.emotions, "")
+        tones, tone_places = _places(changes.tones, "")
+        if self._bare:
+            self._load(conn, changes)
+        self._queries.count(
             conn,
             store=not self._bare,
-            message_ids=_array(positions),
-            tenants=_array(tenants.place(event.tenant_id.int) for _, event in received),
-            companies=_array(event.from_me for _, event in received),
-            hours=_array(hours),
-            connection_ids=_array(connections),
-            **_analysis_columns("", analyses, emotions, tones),
-            again_ids=_array(batch.row_ids(conn, [event.originator_id for event in again])),
-            **_analysis_columns("again_", again, emotions, tones),
+            message_ids=_array(changes.message_ids),
+            tenants=_array(tenant_places),
+            authors=_array(changes.authors),
+            hours=_array(changes.hours),
+            connection_ids=_array(changes.connection_ids),
+            sentiments=_array(changes.sentiments),
+            satisfactions=_array(changes.satisfactions),
+            emotions=_array(emotion_places),
+            tones=_array(tone_places),
+            signs=_array(changes.signs),
             tenant_ids=[UUID(int=number) for number in tenants],
-            emotion_names=list(emotions),
-            tone_names=list(tones),
+            emotion_names=emotions,
+            tone_names=tones,
         )
-        if emotions_have_lost:
-            self._queries.forget_emotions(conn, tenant_ids=list({event.tenant_id for event in again}))
 
-    def _load(
-        self,
-        conn: Connection[Any],
-        received: _Received,
-        analyses: _Analyses,
-        positions: Sequence[int],
-        connections: Sequence[int],
-        hours: Sequence[int],
-    ) -> None:
+    def _load(self, conn: Connection[Any], changes: _Changes) -> None:
+        """Copy the new messages, which come before all others."""
+        new = len(changes.message_ids) - changes.message_ids.count(None)
+        author = {place: name for name, place in _AUTHORS.items()}
+        tenants = {number: UUID(int=number) for number in set(changes.tenants)}
         columns: tuple[Iterable[Any], ...] = (
-            positions,
-            [event.tenant_id for _, event in received],
-            ["company" if event.from_me else "customer" for _, event in received],
-            [event and event.sentiment for event in analyses],
-            [event and event.satisfaction for event in analyses],
-            [event and event.emotion for event in analyses],
-            hours,
-            connections,
-            [event and event.tone for event in analyses],
+            changes.message_ids,
+            [tenants[number] for number in changes.tenants],
+            [author[place] for place in changes.authors],
+            changes.sentiments,
+            changes.satisfactions,
+            [name or None for name in changes.emotions],
+            changes.hours,
+            changes.connection_ids,
+            [name or None for name in changes.tones],
         )
-        copy_rows(conn, self._queries.load_messages.sql, _COUNTED_TYPES, columns)
+        copy_rows(conn, self._queries.load_messages.sql, _COUNTED_TYPES, columns, most=new)
 
     def _count_latencies(self, conn: Connection[Any], inferences: Sequence[InferenceRecorded]) -> None:
-        tenants, models = _Names[int](), _Names[str]()
+        tenants, tenant_places = _places([event.tenant_id.int for event in inferences])
+        models, model_places = _places([event.model_name for event in inferences])
         self._queries.count_latencies(
             conn,
-            tenants=_array(tenants.place(event.tenant_id.int) for event in inferences),
-            models=_array(models.place(event.model_name) for event in inferences),
-            shadows=_array(event.is_shadow for event in inferences),
-            hours=_array(_hour(event.at.timestamp()) for event in inferences),
-            buckets=_array(bucket_of(event.latency_ms) for event in inferences),
-            latencies=_array(event.latency_ms for event in inferences),
+            tenants=_array(tenant_places),
+            models=_array(model_places),
+            shadows=_array([event.is_shadow for event in inferences]),
+            hours=_array([int(event.at.timestamp()) // 3600 for event in inferences]),
+            buckets=_array([bucket_of(event.latency_ms) for event in inferences]),
+            latencies=_array([event.latency_ms for event in inferences]),
             tenant_ids=[UUID(int=number) for number in tenants],
-            model_names=list(models),
+            model_names=models,
         )
 
 
-class _Names(dict[_N, int]):
-    """What a column says again and again, in the order in which it first did, counted from 1 as SQL counts arrays.
+def _new(
+    received: Sequence[tuple[int, MessageReceived]],
+    analyses: Sequence[MessageAnalyzed | None],
+    connections: Sequence[int],
+) -> _Changes:
+    """What new messages count as, analysed where the batch has that as well."""
+    return _Changes(
+        [position for position, _ in received],
+        [event.tenant_id.int for _, event in received],
+        [1 if event.from_me else 2 for _, event in received],
+        [int(event.sent_at.timestamp()) // 3600 for _, event in received],
+        list(connections),
+        [event and event.sentiment for event in analyses],
+        [event and event.satisfaction for event in analyses],
+        [event.emotion if event else "" for event in analyses],
+        [event.tone if event else "" for event in analyses],
+        [1] * len(received),
+    )
 
-    Tenants by the number of their UUID, whose own hash is slow.
-    """
 
-    def place(self, name: _N) -> int:
-        return self.setdefault(name, len(self) + 1)
+def _add_again(changes: _Changes, before: Iterable[dict[str, Any]], again: dict[int, MessageAnalyzed]) -> None:
+    """What earlier messages counted as goes, what they are now comes."""
+    for row in before:
+        event = again[row["message_id"]]
+        place = None, row["tenant_id"].int, _AUTHORS[row["author"]], row["hour"], row["connection_id"]
+        said = row["sentiment"], row["satisfaction"], row["emotion"] or "", (row["emotion"] and row["tone"]) or ""
+        for change in (
+            (*place, *said, -1),
+            (*place, event.sentiment, event.satisfaction, event.emotion, event.tone, 1),
+        ):
+            for column, value in zip(changes, change, strict=True):
+                column.append(value)
 
 
-def _analysis_columns(
-    prefix: str, events: _Analyses, emotions: _Names[str], tones: _Names[str]
-) -> dict[str, str]:
-    return {
-        f"{prefix}sentiments": _array(event and event.sentiment for event in events),
-        f"{prefix}satisfactions": _array(event and event.satisfaction for event in events),
-        f"{prefix}emotions": _array(event and emotions.place(event.emotion) for event in events),
-        f"{prefix}tones": _array(event and tones.place(event.tone) for event in events),
-    }
+def _places(values: Sequence[Any], *more: Any) -> tuple[list[Any], list[int]]:
+    """What a column says, each thing once, in the order of bytes; and the column as places in that, from 1 on."""
+    names = sorted({*values, *more})
+    place = {name: number for number, name in enumerate(names, start=1)}
+    return names, [place[value] for value in values]
 
 
 def _array(values: Iterable[float | None]) -> str:
-    """An array of numbers as PostgreSQL reads it: ten times as fast as letting psycopg look at each of them."""
-    return "{" + ",".join("NULL" if value is None else str(value) for value in values) + "}"
-
-
-def _hour(seconds: float) -> int:
-    """The whole hours before a moment, in UTC since 1970."""
-    return int(seconds // 3600)
+    """An array of numbers as PostgreSQL reads it: many times as fast as letting psycopg look at each of them."""
+    return "{" + str(list(values))[1:-1].replace("None", "NULL") + "}"

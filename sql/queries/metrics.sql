@@ -3,55 +3,44 @@ COPY evosense.metrics_message (
     message_id, tenant_id, author, sentiment, satisfaction, emotion, hour, connection_id, tone
 ) FROM STDIN (FORMAT binary);
 
--- name: count(tenant_ids, emotion_names, tone_names, store, message_ids, tenants, companies, hours, connection_ids, sentiments, satisfactions, emotions, tones, again_ids, again_sentiments, again_satisfactions, again_emotions, again_tones)$
--- A batch: new messages, and what became known of earlier ones. Tenants, emotions and tones of the columns are places
--- in the arrays of their names. `store`: new messages are not in metrics_message yet. Answers whether some emotion has
--- lost messages: `forget_emotions` is due then. An earlier message that is not counted, as retention has deleted it,
+-- name: recount(message_ids, sentiments, satisfactions, emotions, tones, emotion_names, tone_names)
+-- Answers with what the messages counted as until now. A message that is not counted, as retention has deleted it,
 -- stays so.
-WITH received AS MATERIALIZED (
-    SELECT t.message_id, (:tenant_ids::uuid[])[t.tenant] AS tenant_id,
-           CASE WHEN t.company THEN 'company' ELSE 'customer' END AS author, t.sentiment, t.satisfaction,
-           (:emotion_names::text[])[t.emotion] AS emotion, t.hour, t.connection_id,
-           (:tone_names::text[])[t.tone] AS tone
+UPDATE evosense.metrics_message AS c
+SET sentiment = n.sentiment, satisfaction = n.satisfaction, emotion = (:emotion_names::text[])[n.emotion],
+    tone = (:tone_names::text[])[n.tone]
+FROM unnest(
+    :message_ids::bigint[], :sentiments::float8[], :satisfactions::int[], :emotions::int[], :tones::int[]
+) AS n(message_id, sentiment, satisfaction, emotion, tone)
+JOIN evosense.metrics_message AS before ON before.message_id = n.message_id
+WHERE c.message_id = n.message_id
+RETURNING before.message_id, before.tenant_id, before.author, before.sentiment, before.satisfaction, before.emotion,
+    before.hour, before.connection_id, before.tone;
+
+-- name: count(tenant_ids, emotion_names, tone_names, store, message_ids, tenants, authors, hours, connection_ids, sentiments, satisfactions, emotions, tones, signs)!
+-- Messages that come or count as something now (sign 1), and what earlier ones counted as until now (-1). Those with an
+-- id are new, and go into metrics_message as well where `store` says so. Tenants, authors, emotions and tones of the
+-- columns are places in the arrays of their names, which are in the order of their bytes and begin with ''.
+WITH change AS MATERIALIZED (
+    SELECT message_id, tenant, author, hour, connection_id, sentiment, satisfaction, emotion, tone, sign
     FROM unnest(
-        :message_ids::bigint[], :tenants::int[], :companies::boolean[], :hours::int[], :connection_ids::bigint[],
-        :sentiments::float8[], :satisfactions::int[], :emotions::int[], :tones::int[]
-    ) AS t(message_id, tenant, company, hour, connection_id, sentiment, satisfaction, emotion, tone)
+        :message_ids::bigint[], :tenants::int[], :authors::int[], :hours::int[], :connection_ids::bigint[],
+        :sentiments::float8[], :satisfactions::int[], :emotions::int[], :tones::int[], :signs::int[]
+    ) AS t(message_id, tenant, author, hour, connection_id, sentiment, satisfaction, emotion, tone, sign)
 ), stored AS (
     INSERT INTO evosense.metrics_message (
         message_id, tenant_id, author, sentiment, satisfaction, emotion, hour, connection_id, tone
     )
-    SELECT message_id, tenant_id, author, sentiment, satisfaction, emotion, hour, connection_id, tone
-    FROM received
-    WHERE :store::boolean
-), recounted AS (
-    UPDATE evosense.metrics_message AS c
-    SET sentiment = n.sentiment, satisfaction = n.satisfaction, emotion = (:emotion_names::text[])[n.emotion],
-        tone = (:tone_names::text[])[n.tone]
-    FROM unnest(
-        :again_ids::bigint[], :again_sentiments::float8[], :again_satisfactions::int[], :again_emotions::int[],
-        :again_tones::int[]
-    ) AS n(message_id, sentiment, satisfaction, emotion, tone)
-    JOIN evosense.metrics_message AS before ON before.message_id = n.message_id
-    WHERE c.message_id = n.message_id
-    RETURNING c.tenant_id, c.hour, c.connection_id, c.author, c.sentiment, c.satisfaction, c.emotion, c.tone,
-        before.sentiment AS sentiment_before, before.satisfaction AS satisfaction_before,
-        before.emotion AS emotion_before, before.tone AS tone_before
-), change AS (
-    SELECT tenant_id, hour, connection_id, author, emotion, tone, sentiment, satisfaction, 1 AS n FROM received
-    UNION ALL
-    SELECT tenant_id, hour, connection_id, author, emotion, tone, sentiment, satisfaction, 1 FROM recounted
-    UNION ALL
-    SELECT tenant_id, hour, connection_id, author, emotion_before, tone_before, sentiment_before, satisfaction_before,
-           -1
-    FROM recounted
+    SELECT message_id, (:tenant_ids::uuid[])[tenant], ('{company,customer}'::text[])[author], sentiment, satisfaction,
+           nullif((:emotion_names::text[])[emotion], ''), hour, connection_id, nullif((:tone_names::text[])[tone], '')
+    FROM change
+    WHERE :store::boolean AND message_id IS NOT NULL
 ), cell AS MATERIALIZED (
     -- Sentiments in millionths, whole, or a sum would depend on the order of its parts: the domain rounds to six places.
-    SELECT tenant_id, hour, connection_id, author, coalesce(emotion, '') AS emotion,
-           CASE WHEN emotion IS NULL THEN '' ELSE coalesce(tone, '') END AS tone, sum(n)::int AS messages,
-           coalesce(sum(n * (sentiment * 1000000)::bigint), 0)::bigint AS sentiment_sum,
-           coalesce(sum(n * satisfaction), 0)::int AS satisfaction_sum,
-           coalesce(sum(n) FILTER (WHERE sentiment > 0.1), 0)::int AS positive
+    SELECT tenant, hour, connection_id, author, emotion, tone, sum(sign)::int AS messages,
+           coalesce(sum(sign * (sentiment * 1000000)::bigint), 0)::bigint AS sentiment_sum,
+           coalesce(sum(sign * satisfaction), 0)::int AS satisfaction_sum,
+           coalesce(sum(sign) FILTER (WHERE sentiment > 0.1), 0)::int AS positive
     FROM change
     GROUP BY 1, 2, 3, 4, 5, 6
 ), span AS (
@@ -59,16 +48,17 @@ WITH received AS MATERIALIZED (
         tenant_id, since, hours, connection_ids, authors, emotions, tones, messages, sentiment_sums,
         satisfaction_sums, positives
     )
-    SELECT tenant_id, to_timestamp(21600.0 * (hour / 6)), array_agg(mod(hour, 6)::smallint), array_agg(connection_id),
-           array_agg(author), array_agg(emotion), array_agg(tone), array_agg(messages), array_agg(sentiment_sum),
-           array_agg(satisfaction_sum), array_agg(positive)
+    SELECT (:tenant_ids::uuid[])[tenant], to_timestamp(21600.0 * span), array_agg(mod(hour, 6)::smallint),
+           array_agg(connection_id), array_agg(('{company,customer}'::text[])[author]),
+           array_agg((:emotion_names::text[])[emotion]), array_agg((:tone_names::text[])[tone]), array_agg(messages),
+           array_agg(sentiment_sum), array_agg(satisfaction_sum), array_agg(positive)
     FROM (
-        SELECT *
+        SELECT *, hour / 6 AS span
         FROM cell
         WHERE hour IS NOT NULL
-        ORDER BY tenant_id, hour, connection_id, author COLLATE "C", emotion COLLATE "C", tone COLLATE "C"
+        ORDER BY tenant, span, hour, connection_id, author, emotion, tone
     ) AS c
-    GROUP BY tenant_id, hour / 6
+    GROUP BY tenant, span
     ON CONFLICT (tenant_id, since) DO UPDATE
     SET (
         hours, connection_ids, authors, emotions, tones, messages, sentiment_sums, satisfaction_sums, positives
@@ -96,28 +86,26 @@ WITH received AS MATERIALIZED (
     INSERT INTO evosense.metrics_rollup AS r (
         tenant_id, author, messages, analysed, sentiment_sum, satisfaction_sum, positive
     )
-    SELECT tenant_id, author, sum(messages), coalesce(sum(messages) FILTER (WHERE emotion <> ''), 0),
-           sum(sentiment_sum) * 0.000001, sum(satisfaction_sum), sum(positive)
+    SELECT (:tenant_ids::uuid[])[tenant], ('{company,customer}'::text[])[author], sum(messages),
+           coalesce(sum(messages) FILTER (WHERE emotion > 1), 0), sum(sentiment_sum) * 0.000001,
+           sum(satisfaction_sum), sum(positive)
     FROM cell
-    GROUP BY tenant_id, author
+    GROUP BY tenant, author
     ON CONFLICT (tenant_id, author) DO UPDATE
     SET messages = r.messages + excluded.messages,
         analysed = r.analysed + excluded.analysed,
         sentiment_sum = r.sentiment_sum + excluded.sentiment_sum,
         satisfaction_sum = r.satisfaction_sum + excluded.satisfaction_sum,
         positive = r.positive + excluded.positive
-), emotion AS (
-    SELECT tenant_id, author, emotion, sum(messages) AS messages
-    FROM cell
-    WHERE emotion <> ''
-    GROUP BY tenant_id, author, emotion
-    HAVING sum(messages) <> 0
-), by_emotion AS (
-    INSERT INTO evosense.metrics_emotion AS r (tenant_id, author, emotion, messages)
-    SELECT tenant_id, author, emotion, messages FROM emotion
-    ON CONFLICT (tenant_id, author, emotion) DO UPDATE SET messages = r.messages + excluded.messages
 )
-SELECT EXISTS (SELECT FROM emotion WHERE messages < 0);
+INSERT INTO evosense.metrics_emotion AS r (tenant_id, author, emotion, messages)
+SELECT (:tenant_ids::uuid[])[tenant], ('{company,customer}'::text[])[author], (:emotion_names::text[])[emotion],
+       sum(messages)
+FROM cell
+WHERE emotion > 1
+GROUP BY tenant, author, emotion
+HAVING sum(messages) <> 0
+ON CONFLICT (tenant_id, author, emotion) DO UPDATE SET messages = r.messages + excluded.messages;
 
 -- name: forget_emotions(tenant_ids)!
 -- A count that has fallen to nothing leaves no row, as if it had never been: batches of any size end alike.
@@ -135,10 +123,10 @@ WITH cell AS MATERIALIZED (
     INSERT INTO evosense.metrics_latency_span AS s (
         tenant_id, since, model_name, is_shadow, hours, buckets, inferences, latency_ms_sums
     )
-    SELECT (:tenant_ids::uuid[])[tenant], to_timestamp(21600.0 * (hour / 6)), (:model_names::text[])[model], shadow,
+    SELECT (:tenant_ids::uuid[])[tenant], to_timestamp(21600.0 * span), (:model_names::text[])[model], shadow,
            array_agg(mod(hour, 6)::smallint), array_agg(bucket), array_agg(inferences), array_agg(latency_ms_sum)
-    FROM (SELECT * FROM cell ORDER BY tenant, model, shadow, hour, bucket) AS c
-    GROUP BY tenant, model, shadow, hour / 6
+    FROM (SELECT *, hour / 6 AS span FROM cell ORDER BY tenant, model, shadow, span, hour, bucket) AS c
+    GROUP BY tenant, model, shadow, span
     ON CONFLICT (tenant_id, since, model_name, is_shadow) DO UPDATE
     SET (hours, buckets, inferences, latency_ms_sums) = (
         SELECT array_agg(hour), array_agg(bucket), array_agg(inferences), array_agg(latency_ms_sum)
