@@ -61,46 +61,45 @@ class MetricsProjection:
         self._bare = bare
 
     def project(self, conn: Connection[Any], batch: Batch) -> None:
-        """See `Projection.project`."""
-        received = batch.of(MessageReceived)
-        analyzed = {event.originator_id.int: event for _, event in batch.of(MessageAnalyzed)}
-        inferences = [event for _, event in batch.of(InferenceRecorded)]
-        connections = batch.row_ids(conn, [event.connection_id for _, event in received])
-        analyses = [analyzed.pop(event.originator_id.int, None) for _, event in received]
-        again = dict(
-            zip(batch.row_ids(conn, [event.originator_id for event in analyzed.values()]), analyzed.values(), strict=True)
-        )
-        before = self._recount(conn, again) if again else []
-        with self._overlapping(conn):
-            if inferences:
-                self._count_latencies(conn, inferences)
+        """See `Projection.project`.
+
+        Statements are sent off without waiting, and the next one's columns are put together while the database works at
+        them. Into bare tables rows are copied, which allows no such overlapping.
+        """
+        with nullcontext() if self._bare else conn.pipeline():
+            received = batch.of(MessageReceived)
+            analyzed = {event.originator_id.int: event for _, event in batch.of(MessageAnalyzed)}
+            analyses = [analyzed.pop(event.originator_id.int, None) for _, event in received]
+            row_ids = batch.row_ids(conn, [event.originator_id for event in analyzed.values()])
+            again = dict(zip(row_ids, analyzed.values(), strict=True))
+            with self._recounted(conn, again) as recounted:
+                if inferences := [event for _, event in batch.of(InferenceRecorded)]:
+                    self._count_latencies(conn, inferences)
+                changes = _new(received, analyses, batch.row_ids(conn, [event.connection_id for _, event in received]))
+                before = recounted.fetchall() if recounted else []
             if received or before:
-                changes = _new(received, analyses, connections)
                 _add_again(changes, before, again)
                 self._count(conn, changes)
             if any(row["emotion"] for row in before):
                 self._queries.forget_emotions(conn, tenant_ids=list({row["tenant_id"] for row in before}))
 
-    def _overlapping(self, conn: Connection[Any]) -> AbstractContextManager[Any]:
-        """The database works at one statement while the next one's columns are put together. COPY allows no such."""
-        return nullcontext() if self._bare else conn.pipeline()
-
-    def _recount(self, conn: Connection[Any], again: dict[int, MessageAnalyzed]) -> list[dict[str, Any]]:
-        """Store what earlier messages count as now; returns what they counted as until now."""
+    def _recounted(self, conn: Connection[Any], again: dict[int, MessageAnalyzed]) -> AbstractContextManager[Any]:
+        """Store what earlier messages count as now; gives a cursor over what they counted as until now, if any."""
+        if not again:
+            return nullcontext()
         emotions, emotion_places = _places([event.emotion for event in again.values()])
         tones, tone_places = _places([event.tone for event in again.values()])
-        return list(
-            self._queries.recount(
-                conn,
-                message_ids=_array(again),
-                sentiments=_array(event.sentiment for event in again.values()),
-                satisfactions=_array(event.satisfaction for event in again.values()),
-                emotions=_array(emotion_places),
-                tones=_array(tone_places),
-                emotion_names=emotions,
-                tone_names=tones,
-            )
+        cursor: AbstractContextManager[Any] = self._queries.recount_cursor(
+            conn,
+            message_ids=_array(again),
+            sentiments=_array(event.sentiment for event in again.values()),
+            satisfactions=_array(event.satisfaction for event in again.values()),
+            emotions=_array(emotion_places),
+            tones=_array(tone_places),
+            emotion_names=emotions,
+            tone_names=tones,
         )
+        return cursor
 
     def _count(self, conn: Connection[Any], changes: _Changes) -> None:
         tenants, tenant_places = _places(changes.tenants)

@@ -12,8 +12,11 @@ SET sentiment = n.sentiment, satisfaction = n.satisfaction, emotion = (:emotion_
 FROM unnest(
     :message_ids::bigint[], :sentiments::float8[], :satisfactions::int[], :emotions::int[], :tones::int[]
 ) AS n(message_id, sentiment, satisfaction, emotion, tone)
-JOIN evosense.metrics_message AS before ON before.message_id = n.message_id
-WHERE c.message_id = n.message_id
+-- OFFSET 0: each is looked up, and the table not read, however few rows it has or is thought to have.
+CROSS JOIN LATERAL (
+    SELECT * FROM evosense.metrics_message AS b WHERE b.message_id = n.message_id OFFSET 0
+) AS before
+WHERE c.message_id = before.message_id
 RETURNING before.message_id, before.tenant_id, before.author, before.sentiment, before.satisfaction, before.emotion,
     before.hour, before.connection_id, before.tone;
 
