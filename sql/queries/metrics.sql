@@ -180,20 +180,25 @@ ORDER BY n;
 -- name: series(bounds, since, until, by)
 -- Bucket 0 is what lies before the first bound: the previous period.
 SELECT
-    width_bucket(hour, :bounds::timestamptz[]) AS bucket,
+    width_bucket(s.since + make_interval(hours => c.hour), :bounds::timestamptz[]) AS bucket,
     CASE :by::text
-        WHEN 'connection' THEN connection_id::text
-        WHEN 'emotion' THEN emotion
-        WHEN 'tone' THEN tone
-        WHEN 'author' THEN author
+        WHEN 'connection' THEN c.connection_id::text
+        WHEN 'emotion' THEN c.emotion
+        WHEN 'tone' THEN c.tone
+        WHEN 'author' THEN c.author
     END AS key,
-    sum(messages)::bigint AS messages,
-    coalesce(sum(messages) FILTER (WHERE emotion <> ''), 0)::bigint AS analysed,
-    sum(sentiment_sum) AS sentiment_sum,
-    sum(satisfaction_sum)::bigint AS satisfaction_sum,
-    sum(positive)::bigint AS positive
-FROM evosense.metrics_hour
-WHERE hour >= :since AND hour < :until
+    sum(c.messages)::bigint AS messages,
+    coalesce(sum(c.messages) FILTER (WHERE c.emotion <> ''), 0)::bigint AS analysed,
+    sum(c.sentiment_sum) * 0.000001 AS sentiment_sum,
+    sum(c.satisfaction_sum)::bigint AS satisfaction_sum,
+    sum(c.positive)::bigint AS positive
+FROM evosense.metrics_span AS s
+CROSS JOIN LATERAL unnest(
+    s.hours, s.connection_ids, s.authors, s.emotions, s.tones, s.messages, s.sentiment_sums, s.satisfaction_sums,
+    s.positives
+) AS c(hour, connection_id, author, emotion, tone, messages, sentiment_sum, satisfaction_sum, positive)
+WHERE s.since > :since::timestamptz - interval '6 hours' AND s.since < :until
+    AND s.since + make_interval(hours => c.hour) >= :since AND s.since + make_interval(hours => c.hour) < :until
 GROUP BY 1, 2
 ORDER BY 1, 2;
 
@@ -214,9 +219,12 @@ ORDER BY CASE WHEN :sort::text = 'sentiment' THEN avg(sentiment) END NULLS LAST,
 LIMIT :most;
 
 -- name: latency(before, since, until)
-SELECT model_name, is_shadow, hour < :since AS previous, bucket, sum(inferences)::bigint AS inferences,
-       sum(latency_ms_sum)::bigint AS latency_ms_sum
-FROM evosense.metrics_latency_hour
-WHERE hour >= :before AND hour < :until
-GROUP BY model_name, is_shadow, hour < :since, bucket
-ORDER BY model_name, is_shadow, previous, bucket;
+SELECT s.model_name, s.is_shadow, s.since + make_interval(hours => c.hour) < :since AS previous, c.bucket,
+       sum(c.inferences)::bigint AS inferences, sum(c.latency_ms_sum)::bigint AS latency_ms_sum
+FROM evosense.metrics_latency_span AS s
+CROSS JOIN LATERAL unnest(s.hours, s.buckets, s.inferences, s.latency_ms_sums)
+    AS c(hour, bucket, inferences, latency_ms_sum)
+WHERE s.since > :before::timestamptz - interval '6 hours' AND s.since < :until
+    AND s.since + make_interval(hours => c.hour) >= :before AND s.since + make_interval(hours => c.hour) < :until
+GROUP BY 1, 2, 3, 4
+ORDER BY 1, 2, 3, 4;
