@@ -31,9 +31,14 @@ class Inserts:
 
 
 def copy_rows(
-    conn: Connection[Any], statement: str, types: Sequence[str], columns: Iterable[Iterable[Any]], *, most: int | None = None
+    conn: Connection[Any],
+    statement: str,
+    types: Sequence[str],
+    columns: Iterable[Iterable[Any]],
+    *,
+    most: int | None = None,
 ) -> None:
-    """Load rows given as columns of these `types` by a binary COPY, the first `most` of them: into bare tables alone."""
+    """Load rows given as columns of these `types` by a binary COPY into a bare table; `most`: no more than so many."""
     with conn.cursor() as cursor, cursor.copy(statement.encode()) as copy:
         copy.set_types(types)
         for row in islice(zip(*columns, strict=True), most):

@@ -171,8 +171,8 @@ def _new(
         [1 if event.from_me else 2 for _, event in received],
         [int(event.sent_at.timestamp()) // 3600 for _, event in received],
         list(connections),
-        [event and event.sentiment for event in analyses],
-        [event and event.satisfaction for event in analyses],
+        [event.sentiment if event else None for event in analyses],
+        [event.satisfaction if event else None for event in analyses],
         [event.emotion if event else "" for event in analyses],
         [event.tone if event else "" for event in analyses],
         [1] * len(received),
@@ -181,6 +181,7 @@ def _new(
 
 def _add_again(changes: _Changes, before: Iterable[dict[str, Any]], again: dict[int, MessageAnalyzed]) -> None:
     """What earlier messages counted as goes, what they are now comes."""
+    columns: tuple[list[Any], ...] = changes
     for row in before:
         event = again[row["message_id"]]
         place = None, row["tenant_id"].int, _AUTHORS[row["author"]], row["hour"], row["connection_id"]
@@ -189,7 +190,7 @@ def _add_again(changes: _Changes, before: Iterable[dict[str, Any]], again: dict[
             (*place, *said, -1),
             (*place, event.sentiment, event.satisfaction, event.emotion, event.tone, 1),
         ):
-            for column, value in zip(changes, change, strict=True):
+            for column, value in zip(columns, change, strict=True):
                 column.append(value)
 
 

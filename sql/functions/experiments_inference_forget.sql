@@ -51,7 +51,7 @@ BEGIN
                     r.latency_ms_sums || s.latency_ms_sums
                 ) AS c(hour, bucket, inferences, latency_ms_sum)
                 GROUP BY hour, bucket
-                HAVING sum(inferences) <> 0
+                HAVING sum(inferences) > 0 -- inferences from before the hours were kept are in none
                 ORDER BY hour, bucket
             ) m
         )

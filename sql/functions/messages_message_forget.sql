@@ -86,7 +86,7 @@ BEGIN
                             positive
                         )
                         GROUP BY hour, connection_id, author, emotion, tone
-                        HAVING sum(messages) <> 0
+                        HAVING sum(messages) > 0
                         ORDER BY hour, connection_id, author, emotion, tone
                     ) m
                 )

@@ -114,7 +114,7 @@ def test_a_message_from_before_the_hours_were_kept_is_in_none(settings: Settings
         record(write, [*world.births(), *world.happen(120)])
         drain(side.engine)
         conn.execute("UPDATE evosense.metrics_message SET hour = NULL, connection_id = NULL, tone = NULL")
-        conn.execute("TRUNCATE evosense.metrics_hour, evosense.metrics_latency_hour")
+        conn.execute("TRUNCATE evosense.metrics_span, evosense.metrics_latency_span")
         record(write, world.happen(120))
         drain(side.engine)
         in_hours = "SELECT coalesce(sum(messages), 0) FROM evosense.metrics_hour"
@@ -123,7 +123,7 @@ def test_a_message_from_before_the_hours_were_kept_is_in_none(settings: Settings
         assert rows(conn, in_hours)[0][0] > 0
         conn.execute("DELETE FROM evosense.messages_message")
         assert not parked(conn)
-        for table in ("metrics_hour", "metrics_latency_hour", "metrics_message"):
+        for table in ("metrics_span", "metrics_latency_span", "metrics_message"):
             assert rows(conn, f"SELECT count(*) FROM evosense.{table}") == [(0,)], table  # noqa: S608
     side.close()
 

@@ -17,11 +17,11 @@ SIDE_TABLES = {
     "messages_embedding",
     "messages_embeddingmodel",
     "metrics_emotion",
-    "metrics_hour",
     "metrics_latency",
-    "metrics_latency_hour",
+    "metrics_latency_span",
     "metrics_message",
     "metrics_rollup",
+    "metrics_span",
 }
 
 COLUMNS = """
