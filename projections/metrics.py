@@ -80,8 +80,6 @@ class MetricsProjection:
             if received or before:
                 _add_again(changes, before, again)
                 self._count(conn, changes)
-            if any(row["emotion"] for row in before):
-                self._queries.forget_emotions(conn, tenant_ids=list({row["tenant_id"] for row in before}))
 
     def _recounted(self, conn: Connection[Any], again: dict[int, MessageAnalyzed]) -> AbstractContextManager[Any]:
         """Store what earlier messages count as now; gives a cursor over what they counted as until now, if any."""

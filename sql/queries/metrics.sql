@@ -100,19 +100,26 @@ WITH change AS MATERIALIZED (
         sentiment_sum = r.sentiment_sum + excluded.sentiment_sum,
         satisfaction_sum = r.satisfaction_sum + excluded.satisfaction_sum,
         positive = r.positive + excluded.positive
+), emotion AS MATERIALIZED (
+    SELECT (:tenant_ids::uuid[])[tenant] AS tenant_id, ('{company,customer}'::text[])[author] AS author,
+           (:emotion_names::text[])[emotion] AS emotion, sum(messages) AS messages
+    FROM cell
+    WHERE emotion > 1
+    GROUP BY tenant, author, cell.emotion
+    HAVING sum(messages) <> 0
+), gone AS (
+    -- A count that falls to nothing leaves no row, as if it had never been: batches of any size end alike.
+    DELETE FROM evosense.metrics_emotion AS r
+    USING emotion AS e
+    WHERE e.messages < 0 AND r.tenant_id = e.tenant_id AND r.author = e.author AND r.emotion = e.emotion
+        AND r.messages + e.messages = 0
+    RETURNING r.tenant_id, r.author, r.emotion
 )
 INSERT INTO evosense.metrics_emotion AS r (tenant_id, author, emotion, messages)
-SELECT (:tenant_ids::uuid[])[tenant], ('{company,customer}'::text[])[author], (:emotion_names::text[])[emotion],
-       sum(messages)
-FROM cell
-WHERE emotion > 1
-GROUP BY tenant, author, emotion
-HAVING sum(messages) <> 0
+SELECT tenant_id, author, emotion, messages
+FROM emotion AS e
+WHERE messages > 0 OR (tenant_id, author, emotion) NOT IN (SELECT tenant_id, author, emotion FROM gone)
 ON CONFLICT (tenant_id, author, emotion) DO UPDATE SET messages = r.messages + excluded.messages;
-
--- name: forget_emotions(tenant_ids)!
--- A count that has fallen to nothing leaves no row, as if it had never been: batches of any size end alike.
-DELETE FROM evosense.metrics_emotion WHERE tenant_id = ANY(:tenant_ids::uuid[]) AND messages = 0;
 
 -- name: count_latencies(tenant_ids, model_names, tenants, models, shadows, hours, buckets, latencies)!
 -- As `count`: places in the arrays of tenants and models.

@@ -99,8 +99,8 @@ INSERT INTO {s}.metrics_latency VALUES ('{t}', 1, 10);
 INSERT INTO {s}.metrics_span VALUES
     ('{t}', date_bin('6 hours', now(), 'epoch'), ARRAY[mod(floor(extract(epoch FROM now()) / 3600), 6)], '{{{n}}}',
     '{{customer}}', '{{alegria}}', '{{cordial}}', '{{1}}', '{{500000}}', '{{80}}', '{{1}}');
-INSERT INTO {s}.metrics_latency_span
-    VALUES ('{t}', date_bin('6 hours', now(), 'epoch'), 'm', false, '{{0}}', '{{10}}', '{{1}}', '{{10}}');
+INSERT INTO {s}.metrics_latency_span VALUES
+    ('{t}', date_bin('6 hours', now(), 'epoch'), 'm', false, '{{0}}', '{{10}}', '{{1}}', '{{10}}');
 """
 
 
