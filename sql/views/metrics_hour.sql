@@ -1,5 +1,6 @@
 -- A tenant's messages by the UTC hour in which they were sent, and by everything that series are divided by: what
--- metrics_span has in arrays. Who looks for few hours in a long history says so of metrics_span.since as well.
+-- metrics_span has in arrays. `since`: where the six hours begin with which the hour is kept; a condition on it is
+-- answered by index, one on the hour is not.
 CREATE OR REPLACE VIEW evosense.metrics_hour WITH (security_invoker = true) AS
 SELECT
     s.tenant_id,
@@ -11,7 +12,8 @@ SELECT
     c.messages::bigint AS messages,
     c.sentiment_sum * 0.000001 AS sentiment_sum,
     c.satisfaction_sum::bigint AS satisfaction_sum,
-    c.positive::bigint AS positive
+    c.positive::bigint AS positive,
+    s.since
 FROM evosense.metrics_span AS s
 CROSS JOIN LATERAL unnest(
     s.hours, s.connection_ids, s.authors, s.emotions, s.tones, s.messages, s.sentiment_sums, s.satisfaction_sums,

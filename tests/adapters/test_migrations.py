@@ -417,7 +417,8 @@ def test_hours_of_the_metrics_go_into_spans(empty: str, tree: Path) -> None:
     shown = _hours(empty)
     assert [len(some) for some in shown] == [len(cells), len(latencies)]
     migrate(empty)
-    assert _hours(empty) == shown
+    # The views have one column more.
+    assert [[row[:-1] for row in some] for some in _hours(empty)] == shown
     with psycopg.connect(empty) as conn:
         found = conn.execute(
             "SELECT hours, connection_ids, authors, emotions, tones FROM evosense.metrics_span"

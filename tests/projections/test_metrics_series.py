@@ -46,13 +46,17 @@ def rows(conn: psycopg.Connection, statement: str) -> list[tuple[Any, ...]]:
 
 def check(conn: psycopg.Connection) -> None:
     """Every hour beside a count of the same thing, and days as sessions in several time zones see them."""
-    assert sorted(rows(conn, "SELECT * FROM evosense.metrics_hour")) == sorted(rows(conn, HOURS))
+    hours = sorted(rows(conn, "SELECT * FROM evosense.metrics_hour"))
+    assert [row[:-1] for row in hours] == sorted(rows(conn, HOURS))
     counted: dict[tuple[Any, ...], tuple[int, int]] = {}
     for tenant_id, at, model, is_shadow, latency in rows(conn, LATENCIES):
         key = tenant_id, at.replace(minute=0, second=0, microsecond=0), model, is_shadow, bucket_of(latency)
         number, total = counted.get(key, (0, 0))
         counted[key] = number + 1, total + latency
-    kept = {row[:5]: row[5:] for row in rows(conn, "SELECT * FROM evosense.metrics_latency_hour")}
+    latencies = rows(conn, "SELECT * FROM evosense.metrics_latency_hour")
+    kept = {row[:5]: row[5:-1] for row in latencies}
+    for row in (*hours, *latencies):
+        assert row[-1] == row[1].replace(hour=row[1].hour // 6 * 6)
     assert kept == counted
     for zone in ZONES:
         with conn.transaction():
