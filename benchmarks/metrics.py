@@ -1,6 +1,6 @@
 """The metrics: `tenant_metrics` at two sizes and beside the documented view; wrong figures; what keeping them costs.
 
-    python -m benchmarks.metrics [--messages 1000000] [--join 4000] [--projected 20000] [--quick]
+    python -m benchmarks.metrics [--messages 1000000] [--join 4000] [--projected 20000] [--batch 5000] [--quick]
 
 Rows for reading are put there by SQL, without the indexes that the views do not use, and their totals are counted at
 once; rows for the cost are projected from a log, with all indexes. The last line is JSON.
@@ -21,7 +21,7 @@ from rich.table import Table
 
 from adapters.settings import Settings
 from benchmarks.common import console, installation, machine
-from benchmarks.metrics_cost import SPREADS, Cost, rollup_cost
+from benchmarks.metrics_cost import BATCH, SPREADS, Cost, rollup_cost
 
 TENANTS: Final = 200
 FEW: Final = 10_000
@@ -141,6 +141,7 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=1_000_000, help="the greater number of messages")
     parser.add_argument("--join", type=int, default=4000, help="messages and inferences for the documented view")
     parser.add_argument("--projected", type=int, default=20_000, help="messages in the logs that are projected")
+    parser.add_argument("--batch", type=int, default=BATCH, help="most events that the projector takes at once")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--quick", action="store_true", help="a smoke run of half a minute")
     given = parser.parse_args()
@@ -153,7 +154,9 @@ def main() -> None:
     costs = {}
     for spread in SPREADS:
         with installation() as settings:
-            costs[spread] = rollup_cost(settings, given.projected, spread=spread, rounds=given.rounds)
+            costs[spread] = rollup_cost(
+                settings, given.projected, spread=spread, rounds=given.rounds, batch=given.batch
+            )
             wrong += projected_differences(settings)
     show(sizes, views, costs)
     line = {
@@ -165,7 +168,7 @@ def main() -> None:
         "rollup_cost": round(costs["dense"].share, 3),
         "rollup_cost_thin": round(costs["thin"].share, 3),
     }
-    sizes_of = {"messages": given.messages, "join": given.join, "projected": given.projected}
+    sizes_of = {"messages": given.messages, "join": given.join, "projected": given.projected, "batch": given.batch}
     print(json.dumps({"benchmark": "metrics", **line, **sizes_of, "machine": machine()}))
 
 

@@ -19,7 +19,8 @@ from projections.metrics import MetricsProjection
 
 #: Within how many days the histories lie: thin has about one message an hour and tenant, dense has some eight.
 SPREADS: Final = {"thin": 90, "dense": 4}
-_BATCH: Final = 5000
+#: As the projector takes them when it has much to do.
+BATCH: Final = 5000
 
 
 class Cost(msgspec.Struct, frozen=True):
@@ -35,7 +36,7 @@ class Cost(msgspec.Struct, frozen=True):
         return median(a / b for a, b in zip(self.with_rollups, self.without, strict=True)) - 1
 
 
-def rollup_cost(settings: Settings, messages: int, *, spread: str, rounds: int) -> Cost:
+def rollup_cost(settings: Settings, messages: int, *, spread: str, rounds: int, batch: int = BATCH) -> Cost:
     """Project a log of so many messages, each analysed once, so often either way."""
     write = write_side(settings)
     try:
@@ -47,7 +48,7 @@ def rollup_cost(settings: Settings, messages: int, *, spread: str, rounds: int) 
     for number in range(rounds):
         # A, B, B, A: whatever grows or shrinks with time meets both alike. With roll-ups at the very end.
         for with_rollups in (False, True) if (rounds - number) % 2 else (True, False):
-            took = _project(settings, all_projections if with_rollups else _others)
+            took = _project(settings, all_projections if with_rollups else _others, batch)
             (cost.with_rollups if with_rollups else cost.without).append(took)
     return cost
 
@@ -56,11 +57,11 @@ def _others() -> list[Projection]:
     return [projection for projection in all_projections() if projection.name != MetricsProjection.name]
 
 
-def _project(settings: Settings, projections: Callable[[], list[Projection]]) -> float:
+def _project(settings: Settings, projections: Callable[[], list[Projection]], batch: int) -> float:
     reset(settings.admin_dsn)
     checkpoint(settings.admin_dsn)
     with patch("api.wiring.all_projections", projections):
-        side = read_side(settings, batch=_BATCH)
+        side = read_side(settings, batch=batch)
     try:
         began = time.perf_counter()
         while side.engine.run_once() or not side.engine.holding:

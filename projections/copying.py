@@ -6,6 +6,7 @@ are compiled.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from psycopg import Connection
@@ -26,7 +27,19 @@ class Inserts:
         if not self._bare:
             self._put(conn, **columns)
             return
-        with conn.cursor() as cursor, cursor.copy(self._load) as copy:
-            copy.set_types(self._types)
-            for row in zip(*columns.values(), strict=True):
-                copy.write_row(row)
+        copy_rows(conn, self._load, self._types, columns.values())
+
+
+def copy_rows(
+    conn: Connection[Any],
+    statement: str,
+    types: Sequence[str],
+    columns: Iterable[Iterable[Any]],
+    *,
+    most: int | None = None,
+) -> None:
+    """Load rows given as columns of these `types` by a binary COPY into a bare table; `most`: no more than so many."""
+    with conn.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+        copy.set_types(types)
+        for row in islice(zip(*columns, strict=True), most):
+            copy.write_row(row)

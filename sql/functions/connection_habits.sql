@@ -28,6 +28,8 @@ AS $$
         FROM evosense.metrics_hour h
         WHERE h.tenant_id = c.tenant_id AND h.connection_id = c.id
             AND h.hour > p_at - INTERVAL '56 days' AND h.hour <= p_at
+            -- The same for the spans that hours are kept in, by which they are found.
+            AND h.since > p_at - INTERVAL '56 days 6 hours' AND h.since <= p_at
     ) last
     CROSS JOIN LATERAL (
         SELECT array_agg(active.hour) AS hours, sum(active.messages) AS messages, min(active.hour) AS first_hour,
@@ -37,6 +39,7 @@ AS $$
             FROM evosense.metrics_hour h
             WHERE h.tenant_id = c.tenant_id AND h.connection_id = c.id
                 AND h.hour > last.hour - INTERVAL '35 days' AND h.hour <= last.hour
+                AND h.since > last.hour - INTERVAL '35 days 6 hours' AND h.since <= last.hour
             GROUP BY h.hour
         ) active
     ) known

@@ -22,6 +22,8 @@ GRANT SELECT ON
     evosense.metrics_rollup,
     evosense.metrics_emotion,
     evosense.metrics_latency,
+    evosense.metrics_span,
+    evosense.metrics_latency_span,
     evosense.metrics_hour,
     evosense.metrics_latency_hour,
     evosense.tenant_metrics,

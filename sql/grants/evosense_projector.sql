@@ -23,8 +23,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON
     evosense.metrics_rollup,
     evosense.metrics_emotion,
     evosense.metrics_latency,
-    evosense.metrics_hour,
-    evosense.metrics_latency_hour
+    evosense.metrics_span,
+    evosense.metrics_latency_span
 TO evosense_projector;
 GRANT SELECT, INSERT, UPDATE, DELETE ON
     evosense_ops.projection_checkpoints,

@@ -4,6 +4,8 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
+from itertools import product
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -376,3 +378,61 @@ def test_vectors_of_before_two_models_stay_and_are_found(empty: str, tree: Path)
         "array_fill(0.1, ARRAY[768])::vector)"
     )
     assert one(empty, found) == "2 3"
+
+
+def test_hours_of_the_metrics_go_into_spans(empty: str, tree: Path) -> None:
+    """Row for row and to the digit, though row-level security is forced on who moves them."""
+    tenants = ("00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002")
+    cells = [
+        (tenant, f"2026-10-0{day} {hour}:00+00", connection, author, emotion, tone, number, sentiment, satisfaction, 1)
+        for number, (tenant, day, hour, connection, author, (emotion, tone), (sentiment, satisfaction)) in enumerate(
+            product(
+                tenants,
+                (1, 2),
+                ("00", "05", "06", "23"),
+                (9, 10),
+                ("company", "customer"),
+                (("", ""), ("alegria", "irônico"), ("alegria", "cordial"), ("outra", "Été")),
+                ((Decimal("-0.500001"), 30),),
+            ),
+            start=1,
+        )
+    ]
+    latencies = [
+        (tenant, f"2026-10-01 {hour}:00+00", model, shadow, bucket, 2, 70)
+        for tenant, hour, model, shadow, bucket in product(tenants, (1, 7), ("a", "b"), (True, False), (5, 40))
+    ]
+    manifest = (tree / "migrations.toml").read_text("utf-8")
+    before = manifest[: manifest.index("[[migration]]\nversion = 9")]
+    (tree / "migrations.toml").write_text(f"{before}\n[repeatable]\nfiles = []\n", "utf-8")
+    migrate(empty, directory=tree)
+    with psycopg.connect(empty) as conn, conn.cursor() as cursor:
+        for table, some in (("metrics_hour", cells), ("metrics_latency_hour", latencies)):
+            name = sql.Identifier("evosense", table)
+            holes = sql.SQL(", ").join([sql.Placeholder()] * len(some[0]))
+            cursor.executemany(sql.SQL("INSERT INTO {} VALUES ({})").format(name, holes), some)
+            cursor.execute(sql.SQL("ALTER TABLE {} ENABLE ROW LEVEL SECURITY").format(name))
+            cursor.execute(sql.SQL("ALTER TABLE {} FORCE ROW LEVEL SECURITY").format(name))
+            cursor.execute(sql.SQL("CREATE POLICY owner_cleanup ON {} TO evosense_owner USING (true)").format(name))
+    shown = _hours(empty)
+    assert [len(some) for some in shown] == [len(cells), len(latencies)]
+    migrate(empty)
+    # The views have one column more.
+    assert [[row[:-1] for row in some] for some in _hours(empty)] == shown
+    with psycopg.connect(empty) as conn:
+        found = conn.execute(
+            "SELECT hours, connection_ids, authors, emotions, tones FROM evosense.metrics_span"
+        ).fetchall()
+    assert len(found) == len(tenants) * 2 * 3
+    for columns in found:
+        # In the order of their bytes, as the projector would have put them.
+        elements = list(zip(*columns, strict=True))
+        assert elements == sorted(elements)
+
+
+def _hours(dsn: str) -> list[list[tuple[Any, ...]]]:
+    with psycopg.connect(dsn) as conn:
+        return [
+            sorted(conn.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier("evosense", name))).fetchall())
+            for name in ("metrics_hour", "metrics_latency_hour")
+        ]

@@ -46,13 +46,17 @@ def rows(conn: psycopg.Connection, statement: str) -> list[tuple[Any, ...]]:
 
 def check(conn: psycopg.Connection) -> None:
     """Every hour beside a count of the same thing, and days as sessions in several time zones see them."""
-    assert sorted(rows(conn, "SELECT * FROM evosense.metrics_hour")) == sorted(rows(conn, HOURS))
+    hours = sorted(rows(conn, "SELECT * FROM evosense.metrics_hour"))
+    assert [row[:-1] for row in hours] == sorted(rows(conn, HOURS))
     counted: dict[tuple[Any, ...], tuple[int, int]] = {}
     for tenant_id, at, model, is_shadow, latency in rows(conn, LATENCIES):
         key = tenant_id, at.replace(minute=0, second=0, microsecond=0), model, is_shadow, bucket_of(latency)
         number, total = counted.get(key, (0, 0))
         counted[key] = number + 1, total + latency
-    kept = {row[:5]: row[5:] for row in rows(conn, "SELECT * FROM evosense.metrics_latency_hour")}
+    latencies = rows(conn, "SELECT * FROM evosense.metrics_latency_hour")
+    kept = {row[:5]: row[5:-1] for row in latencies}
+    for row in (*hours, *latencies):
+        assert row[-1] == row[1].replace(hour=row[1].hour // 6 * 6)
     assert kept == counted
     for zone in ZONES:
         with conn.transaction():
@@ -114,7 +118,7 @@ def test_a_message_from_before_the_hours_were_kept_is_in_none(settings: Settings
         record(write, [*world.births(), *world.happen(120)])
         drain(side.engine)
         conn.execute("UPDATE evosense.metrics_message SET hour = NULL, connection_id = NULL, tone = NULL")
-        conn.execute("TRUNCATE evosense.metrics_hour, evosense.metrics_latency_hour")
+        conn.execute("TRUNCATE evosense.metrics_span, evosense.metrics_latency_span")
         record(write, world.happen(120))
         drain(side.engine)
         in_hours = "SELECT coalesce(sum(messages), 0) FROM evosense.metrics_hour"
@@ -123,7 +127,7 @@ def test_a_message_from_before_the_hours_were_kept_is_in_none(settings: Settings
         assert rows(conn, in_hours)[0][0] > 0
         conn.execute("DELETE FROM evosense.messages_message")
         assert not parked(conn)
-        for table in ("metrics_hour", "metrics_latency_hour", "metrics_message"):
+        for table in ("metrics_span", "metrics_latency_span", "metrics_message"):
             assert rows(conn, f"SELECT count(*) FROM evosense.{table}") == [(0,)], table  # noqa: S608
     side.close()
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, LiteralString, cast
 from uuid import UUID
 
 import psycopg
@@ -163,6 +163,24 @@ def test_what_some_projections_could_not_take_is_retried_for_those_alone(system:
     assert parked(system.admin)[system.head] == HELD_BACK
     allow(system, "metrics_message")
     assert {one.outcome for one in release(system, position)} == {"projected"}
+    system.assert_undisturbed()
+
+
+@pytest.mark.parametrize(
+    ("table", "check"),
+    [("metrics_latency_span", "false"), ("metrics_span", "false"), ("metrics_message", "emotion IS NULL")],
+)
+def test_what_fails_in_a_pipeline_is_parked_for_its_own_reason(system: System, table: str, check: str) -> None:
+    """Statements sent off behind it are aborted: taken for a fault of the database, that would be tried for ever."""
+    add = SQL("ALTER TABLE {} ADD CONSTRAINT not_this_one CHECK ({}) NOT VALID")
+    system.admin.execute(add.format(Identifier("evosense", table), SQL(cast(LiteralString, check))))
+    system.project(batch=50)
+    reasons = set(parked(system.admin).values())
+    assert "CheckViolation (constraint not_this_one)" in reasons
+    # A message that is parked has no row for its inferences to refer to.
+    assert {reason.partition(" ")[0] for reason in reasons - {HELD_BACK}} <= {"CheckViolation", "ForeignKeyViolation"}
+    allow(system, table)
+    assert {one.outcome for one in release(system)} == {"projected"}
     system.assert_undisturbed()
 
 

@@ -39,7 +39,7 @@ from tests.support.world import World, repeatable, vector
 LOADING = "evosense_loading"
 TABLES = sorted(table for projection in all_projections() for table in projection.tables)
 #: What a batch may take at most: one statement for the rows of a table that are born in it, one for the others.
-MOST = {"tenancy": 2, "authn": 2, "connections": 3, "messages": 10, "experiments": 1, "billing": 0, "metrics": 8}
+MOST = {"tenancy": 2, "authn": 2, "connections": 3, "messages": 10, "experiments": 1, "billing": 0, "metrics": 4}
 
 Rows = dict[str, list[str]]
 

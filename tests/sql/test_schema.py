@@ -20,11 +20,11 @@ SIDE_TABLES = {
     "messages_person",
     "messages_messagekey",
     "metrics_emotion",
-    "metrics_hour",
     "metrics_latency",
-    "metrics_latency_hour",
+    "metrics_latency_span",
     "metrics_message",
     "metrics_rollup",
+    "metrics_span",
 }
 
 COLUMNS = """

@@ -12,7 +12,7 @@ from adapters.migrations import migrate
 
 A, B = uuid.UUID(int=0xA), uuid.UUID(int=0xB)
 
-VIEWS = ("tenant_metrics_by_author", "tenant_metrics_by_day")
+VIEWS = ("tenant_metrics_by_author", "tenant_metrics_by_day", "metrics_hour", "metrics_latency_hour")
 #: Tables that hold a row of each tenant in these tests: all but the one without a tenant.
 WALLED = (
     "tenancy_tenant",
@@ -33,8 +33,8 @@ WALLED = (
     "metrics_rollup",
     "metrics_emotion",
     "metrics_latency",
-    "metrics_hour",
-    "metrics_latency_hour",
+    "metrics_span",
+    "metrics_latency_span",
     *VIEWS,
 )
 
@@ -62,9 +62,10 @@ INSERT INTO metrics_message VALUES ({n}, '{t}', 'customer', 0.5, 80, 'alegria');
 INSERT INTO metrics_rollup VALUES ('{t}', 'customer', 1, 1, 0.5, 80, 1);
 INSERT INTO metrics_emotion VALUES ('{t}', 'customer', 'alegria', 1);
 INSERT INTO metrics_latency VALUES ('{t}', 1, 10);
-INSERT INTO metrics_hour
-    VALUES ('{t}', date_trunc('hour', now()), {n}, 'customer', 'alegria', 'cordial', 1, 0.5, 80, 1);
-INSERT INTO metrics_latency_hour VALUES ('{t}', date_trunc('hour', now()), 'm', false, 10, 1, 10);
+INSERT INTO metrics_span VALUES ('{t}', date_bin('6 hours', now(), 'epoch'), '{{0}}', '{{{n}}}', '{{customer}}',
+    '{{alegria}}', '{{cordial}}', '{{1}}', '{{500000}}', '{{80}}', '{{1}}');
+INSERT INTO metrics_latency_span
+    VALUES ('{t}', date_bin('6 hours', now(), 'epoch'), 'm', false, '{{0}}', '{{10}}', '{{1}}', '{{10}}');
 """
 
 

@@ -36,15 +36,26 @@ INSERT INTO metrics_emotion
     SELECT tenant_id, author, emotion, count(*) FROM metrics_message WHERE emotion IS NOT NULL GROUP BY 1, 2, 3;
 INSERT INTO metrics_latency
     SELECT tenant_id, count(*), sum(latency_ms) FROM experiments_inference GROUP BY tenant_id;
-INSERT INTO metrics_hour
-    SELECT tenant_id, to_timestamp(3600.0 * hour), connection_id, author, coalesce(emotion, ''), coalesce(tone, ''),
-           count(*), coalesce(sum(sentiment::numeric), 0), coalesce(sum(satisfaction), 0),
-           count(*) FILTER (WHERE sentiment > 0.1)
-    FROM metrics_message GROUP BY 1, 2, 3, 4, 5, 6;
-INSERT INTO metrics_latency_hour
-    SELECT tenant_id, date_trunc('hour', created_at, 'UTC'), model_name, is_shadow, latency_bucket(latency_ms),
-           count(*), sum(latency_ms)
-    FROM experiments_inference GROUP BY 1, 2, 3, 4, 5;
+INSERT INTO metrics_span
+    SELECT tenant_id, date_bin('6 hours', hour, 'epoch'), array_agg(extract(epoch FROM hour) / 3600 % 6),
+           array_agg(connection_id), array_agg(author), array_agg(emotion), array_agg(tone), array_agg(messages),
+           array_agg(sentiment_sum), array_agg(satisfaction_sum), array_agg(positive)
+    FROM (
+        SELECT tenant_id, to_timestamp(3600.0 * hour) AS hour, connection_id, author, coalesce(emotion, '') AS emotion,
+               coalesce(tone, '') AS tone, count(*) AS messages,
+               coalesce(sum(sentiment::numeric * 1000000), 0) AS sentiment_sum,
+               coalesce(sum(satisfaction), 0) AS satisfaction_sum, count(*) FILTER (WHERE sentiment > 0.1) AS positive
+        FROM metrics_message GROUP BY 1, 2, 3, 4, 5, 6
+        ORDER BY 1, 2, 3, author COLLATE "C", coalesce(emotion, '') COLLATE "C", coalesce(tone, '') COLLATE "C"
+    ) AS cell GROUP BY 1, 2;
+INSERT INTO metrics_latency_span
+    SELECT tenant_id, date_bin('6 hours', hour, 'epoch'), model_name, is_shadow,
+           array_agg(extract(epoch FROM hour) / 3600 % 6), array_agg(bucket), array_agg(inferences), array_agg(ms)
+    FROM (
+        SELECT tenant_id, date_trunc('hour', created_at, 'UTC') AS hour, model_name, is_shadow,
+               latency_bucket(latency_ms) AS bucket, count(*) AS inferences, sum(latency_ms) AS ms
+        FROM experiments_inference GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
+    ) AS cell GROUP BY 1, 2, 3, 4;
 """
 TOTALS = {
     "metrics_rollup": "SELECT tenant_id, author, messages, analysed, sentiment_sum, satisfaction_sum, positive "
@@ -52,11 +63,11 @@ TOTALS = {
     "metrics_emotion": "SELECT * FROM metrics_emotion WHERE messages <> 0 ORDER BY 1, 2, 3",
     "metrics_latency": "SELECT * FROM metrics_latency WHERE inferences <> 0 ORDER BY 1",
     # Rows of these go with their last message or inference.
-    "metrics_hour": "SELECT * FROM metrics_hour ORDER BY 1, 2, 3, 4, 5, 6",
-    "metrics_latency_hour": "SELECT * FROM metrics_latency_hour ORDER BY 1, 2, 3, 4, 5",
+    "metrics_span": "SELECT * FROM metrics_span ORDER BY 1, 2",
+    "metrics_latency_span": "SELECT * FROM metrics_latency_span ORDER BY 1, 2, 3, 4",
     "metrics_message": "SELECT message_id FROM metrics_message ORDER BY 1",
 }
-CLEAR = "TRUNCATE metrics_message, metrics_rollup, metrics_emotion, metrics_latency, metrics_hour, metrics_latency_hour"
+CLEAR = "TRUNCATE metrics_message, metrics_rollup, metrics_emotion, metrics_latency, metrics_span, metrics_latency_span"
 
 Admin = psycopg.Connection[dict[str, Any]]
 

@@ -310,15 +310,24 @@ def test_the_helpers_are_the_owners_alone(app: psycopg.Connection[Any]) -> None:
     app.execute("RESET ROLE")
     rows = app.execute(
         "SELECT proname, pg_get_userbyid(proowner), proconfig FROM pg_proc "
-        "WHERE pronamespace = 'evosense'::regnamespace AND prosecdef"
+        "WHERE pronamespace = 'evosense'::regnamespace AND prosecdef ORDER BY proname"
     ).fetchall()
+    # Beside it those of the writer, who sees no table.
+    path = "search_path=pg_catalog, pg_temp"
     assert rows == [
+        ("connection_habits", "evosense_owner", [path]),
+        ("known_connections", "evosense_owner", [path]),
+        ("messages_of_keys", "evosense_owner", [path]),
         (
             "text_search",
             "evosense_owner",
-            ["search_path=pg_catalog, pg_temp", "plan_cache_mode=force_custom_plan", "client_min_messages=warning"],
-        )
+            [path, "plan_cache_mode=force_custom_plan", "client_min_messages=warning"],
+        ),
     ]
+    for call in ("connection_habits(now())", "known_connections()", "messages_of_keys('{}')"):
+        app.execute("SET ROLE evosense_app")
+        with pytest.raises(errors.InsufficientPrivilege):
+            app.execute(f"SELECT evosense.{call}".encode())
 
 
 def test_other_roles_do_not_search(dsn: str) -> None:

@@ -98,9 +98,11 @@ INSERT INTO {s}.metrics_message VALUES
 INSERT INTO {s}.metrics_rollup VALUES ('{t}', 'customer', 1, 1, 0.5, 80, 1);
 INSERT INTO {s}.metrics_emotion VALUES ('{t}', 'customer', 'alegria', 1);
 INSERT INTO {s}.metrics_latency VALUES ('{t}', 1, 10);
-INSERT INTO {s}.metrics_hour VALUES
-    ('{t}', date_trunc('hour', now()), {n}, 'customer', 'alegria', 'cordial', 1, 0.5, 80, 1);
-INSERT INTO {s}.metrics_latency_hour VALUES ('{t}', date_trunc('hour', now()), 'm', false, 10, 1, 10);
+INSERT INTO {s}.metrics_span VALUES
+    ('{t}', date_bin('6 hours', now(), 'epoch'), ARRAY[mod(floor(extract(epoch FROM now()) / 3600), 6)], '{{{n}}}',
+    '{{customer}}', '{{alegria}}', '{{cordial}}', '{{1}}', '{{500000}}', '{{80}}', '{{1}}');
+INSERT INTO {s}.metrics_latency_span VALUES
+    ('{t}', date_bin('6 hours', now(), 'epoch'), 'm', false, '{{0}}', '{{10}}', '{{1}}', '{{10}}');
 """
 
 

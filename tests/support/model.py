@@ -40,8 +40,8 @@ _KEYS: Final = {
     "metrics_rollup": ("tenant_id", "author"),
     "metrics_emotion": ("tenant_id", "author", "emotion"),
     "metrics_latency": ("tenant_id",),
-    "metrics_hour": ("tenant_id", "hour", "connection_id", "author", "emotion", "tone"),
-    "metrics_latency_hour": ("tenant_id", "hour", "model_name", "is_shadow", "bucket"),
+    "metrics_span": ("tenant_id", "since"),
+    "metrics_latency_span": ("tenant_id", "since", "model_name", "is_shadow"),
 }
 #: By table: the same in every database of a run, and slow to be asked for.
 _COLUMNS: Final[dict[str, Composable]] = {}
@@ -121,11 +121,11 @@ class _Model:
             "messages_messagekey": self._keys.values(),
             "messages_person": self._links.values(),
             "metrics_emotion": self._emotions(),
-            "metrics_hour": self._hours(),
             "metrics_latency": self._latency(),
-            "metrics_latency_hour": self._latency_hours(),
+            "metrics_latency_span": self._latency_spans(),
             "metrics_message": self._counted.values(),
             "metrics_rollup": self._rollups(),
+            "metrics_span": self._spans(),
             "tenancy_tenant": self._tenants.values(),
         }
 
@@ -381,32 +381,53 @@ class _Model:
             of_tenant = [event.latency_ms for event in self._latencies if event.tenant_id == tenant_id]
             yield {"tenant_id": tenant_id, "inferences": len(of_tenant), "latency_ms_sum": sum(of_tenant)}
 
-    def _hours(self) -> Iterator[Row]:
-        groups: dict[tuple[Any, ...], list[Row]] = {}
+    def _spans(self) -> Iterator[Row]:
+        spans: dict[tuple[UUID, datetime], list[tuple[Any, ...]]] = {}
         for row in self._counted.values():
-            mood = row["emotion"] or "", row["tone"] or ""
-            key = (row["tenant_id"], _EPOCH + row["hour"] * _HOUR, row["connection_id"], row["author"], *mood)
-            groups.setdefault(key, []).append(row)
-        for key, rows in groups.items():
-            analysed = [row for row in rows if row["emotion"] is not None]
-            yield dict(zip(_KEYS["metrics_hour"], key, strict=True)) | {
-                "messages": len(rows),
-                "sentiment_sum": sum((_decimal(row["sentiment"]) for row in analysed), Decimal("0.000000")),
-                "satisfaction_sum": sum(row["satisfaction"] for row in analysed),
-                "positive": sum(row["sentiment"] > 0.1 for row in analysed),
+            since, hour = _span(_EPOCH + row["hour"] * _HOUR)
+            # Python compares texts by code points, which is the order of their bytes.
+            key = hour, row["connection_id"], row["author"], row["emotion"] or "", row["tone"] or ""
+            said = _millionths(row["sentiment"] or 0), row["satisfaction"] or 0, (row["sentiment"] or 0) > 0.1
+            spans.setdefault((row["tenant_id"], since), []).append((key, *said))
+        for (tenant_id, since), members in spans.items():
+            keys = sorted({key for key, *_ in members})
+            groups = [[said for key, *said in members if key == one] for one in keys]
+            yield {
+                "tenant_id": tenant_id,
+                "since": since,
+                "hours": [key[0] for key in keys],
+                "connection_ids": [key[1] for key in keys],
+                "authors": [key[2] for key in keys],
+                "emotions": [key[3] for key in keys],
+                "tones": [key[4] for key in keys],
+                "messages": [len(group) for group in groups],
+                "sentiment_sums": [sum(said[0] for said in group) for group in groups],
+                "satisfaction_sums": [sum(said[1] for said in group) for group in groups],
+                "positives": [sum(said[2] for said in group) for group in groups],
             }
 
-    def _latency_hours(self) -> Iterator[Row]:
-        groups: dict[tuple[Any, ...], list[int]] = {}
+    def _latency_spans(self) -> Iterator[Row]:
+        spans: dict[tuple[Any, ...], list[tuple[tuple[int, int], int]]] = {}
         for event in self._latencies:
-            hour = _EPOCH + (event.at - _EPOCH) // _HOUR * _HOUR
-            key = (event.tenant_id, hour, event.model_name, event.is_shadow, _bucket(event.latency_ms))
-            groups.setdefault(key, []).append(event.latency_ms)
-        for key, of_group in groups.items():
-            yield dict(zip(_KEYS["metrics_latency_hour"], key, strict=True)) | {
-                "inferences": len(of_group),
-                "latency_ms_sum": sum(of_group),
+            since, hour = _span(event.at)
+            key = event.tenant_id, since, event.model_name, event.is_shadow
+            spans.setdefault(key, []).append(((hour, _bucket(event.latency_ms)), event.latency_ms))
+        for key, members in spans.items():
+            cells = sorted({cell for cell, _ in members})
+            groups = [[latency for cell, latency in members if cell == one] for one in cells]
+            yield dict(zip(_KEYS["metrics_latency_span"], key, strict=True)) | {
+                "hours": [hour for hour, _ in cells],
+                "buckets": [bucket for _, bucket in cells],
+                "inferences": [len(group) for group in groups],
+                "latency_ms_sums": [sum(group) for group in groups],
             }
+
+
+def _span(at: datetime) -> tuple[datetime, int]:
+    """The beginning of the six hours in which a moment lies, and in which of them."""
+    day = at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    quarter, hour = divmod((at - day) // _HOUR, 6)
+    return day + quarter * 6 * _HOUR, hour
 
 
 def _bucket(latency_ms: int) -> int:
@@ -428,6 +449,10 @@ def _decimal(number: float) -> Decimal:
     exact = Decimal(repr(number)).quantize(_SIX_PLACES)
     assert float(exact) == number, "the domain rounds to six places"
     return exact
+
+
+def _millionths(number: float) -> int:
+    return int(_decimal(number).scaleb(6))
 
 
 @cache
