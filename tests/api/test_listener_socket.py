@@ -218,6 +218,23 @@ async def test_a_wrong_token_is_shown_and_tried_again(
     assert not any(secret in str(vars(record)) for record in ours for secret in ("um-token-que-nao-serve", TOKEN))
 
 
+async def test_what_is_no_evolution_is_shown_and_a_path_leads_to_one(own_system: System) -> None:
+    elsewhere = shops.Shop(own_system, own_system.url.replace("http://", "ws://"))
+    nowhere = shops.Shop(own_system, "ws://127.0.0.1:1")
+    peer = EvolutionServer(TOKEN, below="/evolution")
+    peer.start()
+    try:
+        shop = Shop(own_system, peer)
+        async with listening(own_system.settings):
+            await until(lambda: elsewhere.is_in("waiting", "not socket.io"), "the API is no Evolution")
+            await until(lambda: nowhere.is_in("waiting", "unreachable"), "nobody is there")
+            await shop.until_linked()
+            shop.says("Pelo caminho")
+            await shop.until_heard("Pelo caminho")
+    finally:
+        peer.stop()
+
+
 async def test_deactivating_ends_the_link_and_activating_brings_it_back(
     own_system: System, evolution: EvolutionServer
 ) -> None:

@@ -17,14 +17,15 @@ from tests.support.systems import wait_for
 class EvolutionServer:
     """Runs in a thread of its own, and can be stopped and started again on its port.
 
-    `apikeys`: who is let in, checked as Evolution does, when a connection is opened. With `global_events`, events go to
-    the namespace `/` as well. An instance's namespace is made by its first event (`send`), and is forgotten by a
-    restart. `most` remembers how many clients were in a namespace at once.
+    `apikeys`: who is let in, checked as Evolution does, when a connection is opened. `below`: a path, as behind a
+    proxy. With `global_events`, events go to the namespace `/` as well. An instance's namespace is made by its first
+    event (`send`), and is forgotten by a restart. `most` remembers how many clients were in a namespace at once.
     """
 
-    def __init__(self, *apikeys: str, global_events: bool = False) -> None:
+    def __init__(self, *apikeys: str, global_events: bool = False, below: str = "") -> None:
         self.apikeys = set(apikeys)
         self.global_events = global_events
+        self._below = below
         self.most: Counter[str] = Counter()
         #: Connections that were refused.
         self.refused = 0
@@ -36,7 +37,7 @@ class EvolutionServer:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}"
+        return f"ws://127.0.0.1:{self.port}{self._below}"
 
     def start(self) -> None:
         listener = socket.create_server(("127.0.0.1", self.port))
@@ -46,7 +47,8 @@ class EvolutionServer:
         # As Evolution does: pings far apart, so that nothing in the tests hangs on them.
         self._io = socketio.AsyncServer(async_mode="asgi", namespaces=["/"])
         self._watch("/")
-        app = socketio.ASGIApp(self._io, on_startup=self._started)
+        path = f"{self._below}/socket.io".strip("/")
+        app = socketio.ASGIApp(self._io, socketio_path=path, on_startup=self._started)
         self._server = uvicorn.Server(
             uvicorn.Config(self._guarded(app), log_config=None, access_log=False, timeout_graceful_shutdown=1)
         )
