@@ -19,6 +19,7 @@ from litestar.response import File, Redirect
 from api import (
     authn,
     connection_activity,
+    connection_listening,
     connection_probe,
     connections,
     global_webhook,
@@ -87,7 +88,12 @@ def create_app(services: Services) -> Litestar:
             Router(
                 "/",
                 route_handlers=with_errors(
-                    [*connections.HANDLERS, *connection_activity.HANDLERS, *connection_probe.HANDLERS]
+                    [
+                        *connections.HANDLERS,
+                        *connection_activity.HANDLERS,
+                        *connection_listening.HANDLERS,
+                        *connection_probe.HANDLERS,
+                    ]
                 ),
                 tags=["connections"],
                 security=bearer,

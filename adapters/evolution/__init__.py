@@ -1,8 +1,7 @@
 """What Evolution API (2.3.x) sends, read into plain values: `parse` for JSON, `parse_object` for decoded envelopes."""
 
 from adapters.evolution.cutting import CUT_MARK, MAX_TEXT_BYTES, fitted
-from adapters.evolution.envelope import _decode as decode
-from adapters.evolution.envelope import parse, parse_object
+from adapters.evolution.envelope import decode, parse, parse_object
 from adapters.evolution.model import (
     Envelope,
     EnvelopeError,

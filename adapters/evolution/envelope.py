@@ -30,7 +30,7 @@ def _string(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _decode(body: bytes) -> object:
+def decode(body: bytes) -> object:
     """Return the decoded JSON, or raise without a cause: a decoder's error may hold the whole body."""
     try:
         return msgspec.json.decode(body)
@@ -103,4 +103,4 @@ def parse(body: bytes, *, now: datetime) -> Envelope:
     Raises:
         EnvelopeError: not JSON, not an object, no `event`, or an event of messages without usable `data`.
     """
-    return parse_object(_decode(body), now=now)
+    return parse_object(decode(body), now=now)

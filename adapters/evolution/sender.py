@@ -2,7 +2,7 @@
 
 import msgspec
 
-from adapters.evolution.envelope import _decode
+from adapters.evolution.envelope import decode
 from adapters.evolution.model import EnvelopeError
 
 
@@ -32,7 +32,7 @@ def read_sender(body: bytes) -> Sender:
         parts = msgspec.json.decode(body, type=_Parts)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         try:
-            parts = msgspec.convert(_decode(body), _Parts)
+            parts = msgspec.convert(decode(body), _Parts)
         except (EnvelopeError, msgspec.ValidationError):
             return Sender()
     apikey = parts.apikey if isinstance(parts.apikey, str) and parts.apikey not in _NONE else None
