@@ -8,12 +8,13 @@ import asyncio
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import psycopg
@@ -26,6 +27,7 @@ from adapters.settings import Settings
 from api.catching_up import Catcher, client_of, utc_now
 from api.known_connections import known_connections
 from api.silence import Silence
+from api.waking import ask
 from api.wiring import WriteSide
 from domain.connections import Connection
 from domain.errors import DomainError
@@ -72,16 +74,17 @@ class Sweeper:
 
     def __init__(self, write: WriteSide, settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._write = write
+        self._ask = partial(ask, write)
         self._on = settings.sweep_seconds > 0
         self._every = settings.sweep_seconds or _DEFAULT_PAUSE_S
         self._most = timedelta(days=settings.catch_up_days)
         self._clock = clock
         self._silence = Silence(write, clock)
         self._sources: dict[UUID, Connection] = {}
+        self._refreshed = float("-inf")
         self._running: dict[UUID, tuple[asyncio.Task[None], str]] = {}
         self._woken: set[UUID] = set()
         self._bell = asyncio.Event()
-        #: Unique in the world and readable for an operator.
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
 
     def wake(self, connection_id: UUID) -> None:
@@ -143,23 +146,27 @@ class Sweeper:
     # ---------------------------------------------------------------------------------------------- whose turn it is
 
     async def _look(self, *, begin: bool) -> None:
-        """Take in which connections there are, begin with those whose turn it is, and look for silence."""
-        found = await asyncio.to_thread(known_connections, self._write)
-        self._sources = {one.id: one for one in found if one.is_active and one.tenant_id is not None}
-        active, inactive = list(self._sources), [one.id for one in found if not one.is_active]
-        await asyncio.to_thread(self._silence.look, found)
-        if inactive:
-            await self._ask(_SWEEPING.keep_out, connection_ids=inactive, at=self._clock())
+        """Begin with the connections whose turn it is; at times see which ones there are, and who is silent."""
+        if begin or time.monotonic() - self._refreshed >= _TICK_S:
+            await self._refresh()
         if begin:
-            await self._ask(_SWEEPING.all_due, connection_ids=active)
+            await self._ask(_SWEEPING.all_due, connection_ids=list(self._sources))
         for connection_id in list(self._woken):
             await self._ask(_SWEEPING.wake, connection_id=connection_id)
             self._woken.discard(connection_id)
-        await self._start(await asyncio.to_thread(self._due, active))
+        await self._start(await asyncio.to_thread(self._due))
 
-    def _due(self, active: Sequence[UUID]) -> list[UUID]:
+    async def _refresh(self) -> None:
+        found = await asyncio.to_thread(known_connections, self._write)
+        self._sources = {one.id: one for one in found if one.is_active and one.tenant_id is not None}
+        await asyncio.to_thread(self._silence.look, found)
+        if inactive := [one.id for one in found if not one.is_active]:
+            await self._ask(_SWEEPING.keep_out, connection_ids=inactive, at=self._clock())
+        self._refreshed = time.monotonic()
+
+    def _due(self) -> list[UUID]:
         with self._write.datastore.get_connection() as conn:
-            return [row["connection_id"] for row in _SWEEPING.due(conn, connection_ids=list(active))]
+            return [row["connection_id"] for row in _SWEEPING.due(conn, connection_ids=list(self._sources))]
 
     async def _start(self, due: Sequence[UUID]) -> None:
         """Begin with as many as may be under way at once, of one server and of all."""
@@ -291,12 +298,3 @@ class Sweeper:
         )
         if problem != claim.last_error:  # said once, and again when it is another
             _log.warning("the sweep of a connection fails", connection=str(source.id), problem=problem)
-
-    async def _ask(self, query: Callable[..., Any], **parameters: Any) -> Any:
-        """Ask the database from a thread."""
-
-        def ask() -> Any:
-            with self._write.datastore.get_connection() as conn:
-                return query(conn, **parameters)
-
-        return await asyncio.to_thread(ask)

@@ -1,6 +1,7 @@
 """How a door that was shut for a while has its connection caught up, by whichever process sweeps."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -20,6 +21,16 @@ class CatchUp(Protocol):
 
     def wake(self, connection_id: UUID) -> None:
         """Catch this connection up as soon as may be; returns at once, and never raises."""
+
+
+async def ask(write: WriteSide, query: Callable[..., Any], **parameters: Any) -> Any:
+    """Ask the database one of our questions, from a thread. Raises `PersistenceError` and `psycopg.Error`."""
+
+    def asked() -> Any:
+        with write.datastore.get_connection() as conn:
+            return query(conn, **parameters)
+
+    return await asyncio.to_thread(asked)
 
 
 class TableWaker:

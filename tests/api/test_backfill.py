@@ -215,7 +215,7 @@ def test_broken_off_it_says_how_far_it_came_and_goes_on(
     def hold(_: dict[str, Any]) -> None:
         if len(server.requests) == 3:
             reached.set()
-            go_on.wait(30)
+            go_on.wait(60)
 
     server.on_request = hold
     command = [sys.executable, "-m", "api.cli", "backfill", "--connection", shop.name, "--since", "8d"]
@@ -223,10 +223,13 @@ def test_broken_off_it_says_how_far_it_came_and_goes_on(
         command, env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "200", **env},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    assert reached.wait(30)
-    running.send_signal(signal.SIGINT)
-    told, _ = running.communicate(timeout=30)
-    go_on.set()
+    try:
+        assert reached.wait(60)
+        running.send_signal(signal.SIGINT)
+        told, _ = running.communicate(timeout=60)
+    finally:
+        running.kill()
+        go_on.set()
     assert running.returncode == 130, told
     assert "Traceback" not in told
     assert "is recorded" in told
@@ -272,11 +275,15 @@ def test_the_role_sweeps_until_it_is_told_to_stop(
         stderr=subprocess.STDOUT,
         text=True,
     )
-    wait_for(lambda: bool(server.requests), "the first sweep")
-    wait_for(lambda: _standing(write, shop).last_ended_at is not None, "its end")
-    evosense("healthcheck", "--role", "sweep", env=env)
-    running.terminate()
-    told, _ = running.communicate(timeout=20)
+    try:
+        # A process takes its time to start on a busy machine.
+        wait_for(lambda: bool(server.requests), "the first sweep", seconds=60)
+        wait_for(lambda: _standing(write, shop).last_ended_at is not None, "its end")
+        evosense("healthcheck", "--role", "sweep", env=env)
+        running.terminate()
+        told, _ = running.communicate(timeout=60)
+    finally:
+        running.kill()
     assert running.returncode == 0, told
     assert "Traceback" not in told
 
@@ -299,7 +306,7 @@ def test_killed_in_the_middle_another_goes_on_when_the_lease_is_over(
     def hold(_: dict[str, Any]) -> None:
         if len(server.requests) == 4:
             reached.set()
-            server.released.wait(30)
+            server.released.wait(60)
 
     server.on_request = hold
     running = subprocess.Popen(
@@ -308,9 +315,11 @@ def test_killed_in_the_middle_another_goes_on_when_the_lease_is_over(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    assert reached.wait(30)
-    running.kill()
-    running.wait(20)
+    try:
+        assert reached.wait(60)
+    finally:
+        running.kill()
+        running.wait(20)
     server.on_request = lambda _: None
     server.released.set()
     killed = _standing(write, shop)
