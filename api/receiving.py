@@ -29,7 +29,7 @@ _log = structlog.stdlib.get_logger(__name__)
 class Received(msgspec.Struct, frozen=True):
     """What became of a delivery's messages: newly stored, stored before, of no interest, refused; and the position.
 
-    An edit or a deletion counts like a message of its own.
+    `announced`: edits and deletions that were not known yet; known and refused ones count like messages.
     """
 
     received: int
@@ -37,6 +37,7 @@ class Received(msgspec.Struct, frozen=True):
     ignored: int
     refused: int
     position: int
+    announced: int = 0
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -63,18 +64,26 @@ def record(write: WriteSide, source: Connection, envelope: Envelope, moment: dat
     outcomes = write.commands.handle_many(intents) if intents else []
     done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
     duplicates = sum(outcome.duplicate for outcome in done)
+    announced = sum(isinstance(o, Done) and not o.duplicate for o in outcomes[len(receptions) :])
     result = Received(
-        received=len(done) - duplicates,
+        received=len(done) - duplicates - announced,
         duplicates=duplicates,
         ignored=len(envelope.ignored),
         refused=len(outcomes) - len(done),
         position=max((outcome.position for outcome in done), default=0),
+        announced=announced,
     )
     for ignored in envelope.ignored:
         count_ignored(ignored.kind, ignored.reason)
         if ignored.reason == "unknown":
             _log.info("an unknown kind arrived", kind=ignored.kind, connection=str(source.id))
-    for outcome, number in (("received", result.received), ("duplicate", duplicates), ("refused", result.refused)):
+    counted = {
+        "received": result.received,
+        "duplicate": duplicates,
+        "refused": result.refused,
+        "announced": announced,
+    }
+    for outcome, number in counted.items():
         RECEIVED.labels(outcome).inc(number)
     return result
 
