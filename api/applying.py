@@ -139,7 +139,8 @@ class Amender:
         streams = self._write.log.streams_at({row["message_id"] for row in rows})
         found: defaultdict[UUID, set[UUID]] = defaultdict(set)
         for row in rows:
-            found[row["key"]].add(streams[row["message_id"]])
+            if row["message_id"] in streams:
+                found[row["key"]].add(streams[row["message_id"]])
         for task in tasks:
             if task.message_id is not None:
                 found[task.key_id].add(task.message_id)

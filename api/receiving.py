@@ -41,7 +41,7 @@ _log = structlog.stdlib.get_logger(__name__)
 class Received(msgspec.Struct, frozen=True):
     """What became of a delivery's messages: newly stored, stored before, of no interest, refused; and the position.
 
-    An edit or a deletion counts like a message of its own.
+    `announced`: edits and deletions that were not known yet; known and refused ones count like messages.
     """
 
     received: int
@@ -49,6 +49,7 @@ class Received(msgspec.Struct, frozen=True):
     ignored: int
     refused: int
     position: int
+    announced: int = 0
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -83,17 +84,19 @@ def record(
     key, origin = write.vault.key(source.tenant_id), Origin(source.id, source.tenant_id, source.company_sender)
     receptions = [reception(origin, key, inbound, moment) for inbound in envelope.messages]
     outcomes = write.people.receive(receptions)
-    announced = [amending.edit(source.tenant_id, source.id, key, one, moment) for one in envelope.edits]
-    announced += (amending.deletion(source.tenant_id, source.id, key, one, moment) for one in envelope.deletions)
-    changes = write.commands.handle_many(announced) if announced else []
+    intents = [amending.edit(source.tenant_id, source.id, key, one, moment) for one in envelope.edits]
+    intents += (amending.deletion(source.tenant_id, source.id, key, one, moment) for one in envelope.deletions)
+    changes = write.commands.handle_many(intents) if intents else []
     done = [outcome for outcome in (*outcomes, *changes) if isinstance(outcome, Done)]
     duplicates = sum(outcome.duplicate for outcome in done)
+    announced = sum(isinstance(change, Done) and not change.duplicate for change in changes)
     result = Received(
-        received=len(done) - duplicates,
+        received=len(done) - duplicates - announced,
         duplicates=duplicates,
         ignored=len(envelope.ignored),
         refused=len(outcomes) + len(changes) - len(done),
         position=max((outcome.position for outcome in done), default=0),
+        announced=announced,
     )
     if envelope.state is not None:
         _report(write, source, envelope.state, moment, transport)
@@ -102,7 +105,13 @@ def record(
         count_ignored(ignored.kind, ignored.reason)
         if ignored.reason == "unknown":
             _log.info("an unknown kind arrived", kind=ignored.kind, connection=str(source.id))
-    for outcome, number in (("received", result.received), ("duplicate", duplicates), ("refused", result.refused)):
+    counted = {
+        "received": result.received,
+        "duplicate": duplicates,
+        "refused": result.refused,
+        "announced": announced,
+    }
+    for outcome, number in counted.items():
         RECEIVED.labels(outcome).inc(number)
     return result
 

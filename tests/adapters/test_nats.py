@@ -114,6 +114,24 @@ async def test_the_consumer_needs_the_stream_and_takes_new_settings(nats_server:
         assert found.filter_subjects == [f"evosense.events.*.{name}" for name in names]
 
 
+async def test_a_consumer_of_before_gets_the_further_subjects_and_goes_on_where_it_was(nats_server: NatsServer) -> None:
+    await wipe(nats_server.url)
+    async with jetstream(nats_server.url) as js:
+        await ours.ensure_stream(js)
+        now = ours.consumer_config(ack_wait=60, max_ack_pending=100)
+        await js.add_consumer(STREAM, now.evolve(filter_subjects=None, filter_subject=ours.LISTENS_TO[0]))
+        pull = await js.pull_subscribe_bind(durable=CONSUMER, stream=STREAM)
+        await js.publish("evosense.events.t.MessageReceived", b"1")
+        for received in await pull.fetch(1, timeout=5):
+            await received.ack_sync()
+        await ours.ensure_consumer(js, now)
+        for subject in ("MessageReceived", "MessageAnalyzed", "DeletionAnnounced"):
+            await js.publish(f"evosense.events.t.{subject}", subject.encode())
+        found = [received.data for _ in range(2) for received in await pull.fetch(1, timeout=5)]
+        assert found == [b"MessageReceived", b"DeletionAnnounced"]
+        assert (await js.consumer_info(STREAM, CONSUMER)).num_pending == 0
+
+
 async def test_a_server_that_is_not_there_is_an_error_at_once() -> None:
     with pytest.raises(nats.errors.NoServersError):
         await asyncio.wait_for(ours.connect("nats://127.0.0.1:9,nats://127.0.0.1:10", "test"), 3)

@@ -13,6 +13,7 @@ from psycopg.rows import dict_row
 from adapters.event_store import BrokenSeal, StructMapper
 from adapters.settings import Settings
 from api.commands import Intent, Step
+from api.history import ERASED, SEALED, HistoryReader
 from api.wiring import WriteSide
 from domain.amendments import AnnounceDeletion, AnnounceEdit, EditAnnounced, message_key
 from domain.event import Event, event_types
@@ -123,6 +124,17 @@ def test_what_a_deleted_message_said_is_gone_and_all_else_is_as_it_was(log: Log)
     unchanged = [{name: value for name, value in row.items() if name != "state"} for row in before]
     assert [{n: v for n, v in row.items() if n != "state"} for row in log.rows(log.stream)] == unchanged
     assert log.write.log.load(message(log.stream)).deleted
+
+
+def test_a_history_says_that_it_is_gone(log: Log) -> None:
+    log.delete()
+    log.write.log.seal_away(log.stream, TELLING)
+    closed, opened = (HistoryReader(log.write.datastore, opener).page(log.stream) for opener in (None, log.mapper))
+    assert [entry.data.get("text") for entry in closed] == [SEALED, None, None, SEALED, None]
+    assert [entry.data.get("text") for entry in opened] == [ERASED, None, None, ERASED, None]
+    assert (opened[0].data["external_id"], opened[1].data["summary"], opened[2].data["vector"]) == (ERASED, "", ERASED)
+    assert opened[4].data["key_id"] == str(log.key)
+    assert not any(entry.problem for entry in (*closed, *opened))
 
 
 def test_twice_is_as_once(log: Log) -> None:
