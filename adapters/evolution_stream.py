@@ -53,15 +53,6 @@ async def ensure_consumer(js: JetStreamContext, *, ack_wait: float, max_ack_pend
     await js.add_consumer(STREAM, config)
 
 
-async def consumer_exists(js: JetStreamContext) -> bool:
-    """Whether stream and consumer are still there. Raises `nats.errors.Error` where the server does not answer."""
-    try:
-        await js.consumer_info(STREAM, CONSUMER)
-    except NotFoundError:
-        return False
-    return True
-
-
 def covers(pattern: str, subject: str) -> bool:
     """Whether everything that `subject` (a subject or itself a pattern) stands for is captured by `pattern`."""
     ours, theirs = pattern.split("."), subject.split(".")

@@ -171,10 +171,10 @@ async def ensure_consumer(js: JetStreamContext, config: ConsumerConfig) -> None:
     await js.add_consumer(STREAM, config)
 
 
-async def consumer_exists(js: JetStreamContext) -> bool:
+async def consumer_exists(js: JetStreamContext, stream: str = STREAM, consumer: str = CONSUMER) -> bool:
     """Whether stream and consumer are still there. Raises `nats.errors.Error` where the server does not answer."""
     try:
-        await js.consumer_info(STREAM, CONSUMER)
+        await js.consumer_info(stream, consumer)
     except NotFoundError:
         return False
     return True

@@ -105,7 +105,7 @@ class EvolutionNats:
             if messages := await pull.fetch(self._batch, timeout=_LINGER_S):
                 await self._take(messages)
             if loop.time() - looked > _GUARD_S:
-                if not await stream.consumer_exists(js):
+                if not await jetstream.consumer_exists(js, stream.STREAM, stream.CONSUMER):
                     raise ConnectionError("the stream or its consumer is gone")
                 looked = loop.time()
 

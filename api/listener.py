@@ -18,6 +18,7 @@ from uuid import UUID
 
 from adapters.settings import Settings
 from api.evolution_nats import EvolutionNats
+from api.faults import connected
 from api.instances import secret_of
 from api.known_connections import known_connections
 from api.links import BEAT_S, LEASE_S, Links, Report
@@ -25,7 +26,7 @@ from api.receiving import record
 from api.relay import PASSING, wait_any
 from api.socket_link import QUEUE, Pace, SocketLink
 from api.waking import CatchUp, TableWaker
-from api.wiring import WriteSide, write_side
+from api.wiring import WriteSide
 from domain.connections import Connection
 
 P = ParamSpec("P")
@@ -196,7 +197,7 @@ async def run_listener(settings: Settings, stop: asyncio.Event, *, catch_up: Cat
     subjects = settings.evolution_subjects()
     # An append for each event that is recorded: threads of links wait for one another's, and share them.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "listener"))
-    write = await _connected(settings, stop)
+    write = await connected(settings, stop)
     if write is None:
         return
     try:
@@ -208,14 +209,3 @@ async def run_listener(settings: Settings, stop: asyncio.Event, *, catch_up: Cat
         await Listener(write, nats=nats, catch_up=catch_up).run(stop)
     finally:
         await asyncio.to_thread(write.close)
-
-
-async def _connected(settings: Settings, stop: asyncio.Event) -> WriteSide | None:
-    """The write side, as soon as there is a database; None where `stop` was set before."""
-    while not stop.is_set():
-        try:
-            return await asyncio.to_thread(write_side, settings)
-        except PASSING as error:
-            _log.warning("the database can't be worked with (%s); trying again", type(error).__name__)
-            await wait_any(stop.wait(), seconds=_RETRY_S)
-    return None

@@ -25,9 +25,9 @@ from adapters.analysis import OfflineAnalyser
 from adapters.embeddings import Embedders, offline_embedders
 from adapters.settings import Settings
 from api.analysis import MessageWorker
+from api.faults import connected
 from api.models import Models
 from api.relay import PASSING, wait_any
-from api.wiring import WriteSide, write_side
 from domain.ports import Analyser, Embedder
 
 _PAUSE_S: Final = 1.0
@@ -194,7 +194,7 @@ async def run_worker(
         # The offline models load on first use: now, and not as the latency of the first message's analysis.
         await models.analyser.analyse(["bom dia"])
     url = settings.nats_dsn
-    write = await _connected(settings, stop)
+    write = await connected(settings, stop)
     if write is None:
         return
     try:
@@ -204,17 +204,6 @@ async def run_worker(
         await Worker(messages, url, batch=settings.worker_batch, ack_wait=ack_wait).run(stop)
     finally:
         await asyncio.to_thread(write.close)
-
-
-async def _connected(settings: Settings, stop: asyncio.Event) -> WriteSide | None:
-    """The write side, as soon as there is a database; None where `stop` was set before."""
-    while not stop.is_set():
-        try:
-            return await asyncio.to_thread(write_side, settings)
-        except PASSING as error:
-            _log.warning("the database can't be worked with (%s); trying again", type(error).__name__)
-            await wait_any(stop.wait(), seconds=_PAUSE_S)
-    return None
 
 
 async def _raw(batch: NatsBatchMessage) -> list[Msg]:
