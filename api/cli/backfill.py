@@ -41,8 +41,8 @@ _SWEEPING: Final = queries("sweeping")
 class _Run:
     """What a backfill has done so far: it has to be told when the run is broken off, too."""
 
-    def __init__(self, since: datetime) -> None:
-        self.done = since
+    def __init__(self) -> None:
+        self.done: datetime | None = None  # everything up to then is recorded
         self.caught = Caught()
 
 
@@ -67,7 +67,7 @@ def backfill(
     begin, end = _moment("--since", since, now), _moment("--until", until, now) if until else now
     if begin >= end:
         raise CommandError(f"there is nothing between {begin.isoformat()} and {end.isoformat()}: --since is not before")
-    started, run = time.monotonic(), _Run(begin)
+    started, run = time.monotonic(), _Run()
     try:
         with configured(start=True) as settings:
             require_current_schema(settings.runtime_dsn)
@@ -158,8 +158,8 @@ def _filled(write: WriteSide, source: Connection, since: datetime, until: dateti
 
 
 def _so_far(run: _Run) -> str:
-    if not run.caught.seen:
-        return "Nothing was recorded"
+    if run.done is None:
+        return f"{run.caught.new:,} new messages are recorded so far: the same command goes on"
     return (
         f"Everything up to {run.done:%Y-%m-%dT%H:%M:%SZ} is recorded ({run.caught.new:,} new messages so far): give "
         "the command again, with that as --since if you like"

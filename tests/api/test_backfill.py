@@ -153,7 +153,7 @@ def test_what_is_wrong_is_said_in_one_sentence(
         wrong.name: "does not accept the token",
         unknown.name: "knows no such instance",
         off.name: "is deactivated",
-        gone.name: "nothing listens there: check host and port, and that it is running. Nothing was recorded",
+        gone.name: "nothing listens there: check host and port, and that it is running. 0 new messages are recorded",
         "nenhuma": "there is no connection 'nenhuma'",
         str(uuid4()): "there is no connection",
     }.items():

@@ -5,6 +5,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Literal
@@ -43,7 +44,7 @@ class FindMessagesServer:
         self.tokens: dict[str, str] = {}
         #: What befalls the next requests for messages, one after the other.
         self.faults: deque[Fault] = deque()
-        #: Called with each request's body before it is answered.
+        #: Called with each request's body, which is in `requests` by then, before it is answered.
         self.on_request: Callable[[dict[str, Any]], None] = lambda _: None
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.owner: str | None = OWNER
@@ -110,8 +111,8 @@ class FindMessagesServer:
             _send(request, 200, [{"name": name, "ownerJid": self.owner}])
             return
         name = unquote(name)
-        self.on_request(body)
         self.requests.append((name, body))
+        self.on_request(body)
         fault = self.faults.popleft() if self.faults else None
         if name not in self.instances:
             _send(request, 404, {"status": 404, "error": "Not Found"})
@@ -166,4 +167,5 @@ def _send(request: BaseHTTPRequestHandler, status: int, body: Any, headers: dict
     for name, value in (headers or {}).items():
         request.send_header(name, value)
     request.end_headers()
-    request.wfile.write(content)
+    with suppress(ConnectionError):  # whoever asked may be gone
+        request.wfile.write(content)
