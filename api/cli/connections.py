@@ -42,22 +42,20 @@ def list_() -> None:
     if not found:
         console.print("there are no connections")
         return
-    table = Table("connection", "tenant", "name", "active", "state", "last message", *totals([]))
-    for column in table.columns[6:]:
-        column.justify = "right"
+    table = Table(show_lines=True)
+    table.add_column("connection", no_wrap=True)  # an id that is broken in two can't be copied
+    for title in ("state", "last message", "came"):
+        table.add_column(title)
     for one in found:
         seen = last.get(one.id, {})
+        inactive = "" if one.is_active else "\n[yellow]not active[/]"
         table.add_row(
-            str(one.id),
-            str(one.tenant_id),
-            escape(one.name),
-            "yes" if one.is_active else "[yellow]no[/]",
-            _state(one),
+            f"[bold]{escape(one.name)}[/]\n{one.id}\ntenant:\n{one.tenant_id}",
+            _state(one) + inactive,
             _moment(seen.get("message_at")),
-            *(f"{number:,}" for number in totals(counted[one.id]).values()),
+            "\n".join(f"{number:,} {outcome}" for outcome, number in totals(counted[one.id]).items()),
         )
-    # Ids that are broken in two can't be copied.
-    console.print(table, soft_wrap=True)
+    console.print(table)
 
 
 @app.command()

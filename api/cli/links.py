@@ -32,20 +32,18 @@ def show_links(settings: Settings) -> None:
             "no connection is listened to by socket.io: that takes an address that begins with ws:// or wss://"
         )
         return
-    table = Table(
-        "connection", "tenant", "state", "since", "reason", "attempts", "last event", "held by", title="links"
-    )
-    table.columns[5].justify = "right"
+    table = Table(title="links", show_lines=True)
+    for title in ("connection", "state", "since", "last event"):
+        table.add_column(title, no_wrap=title == "state")
     for row in links:
+        held = f"\n[dim]held by {escape(row['holder'] or '')}[/]" if row["held"] else ""
+        why = f"\n{escape(row['error'])}" if row["error"] else ""
+        vain = f"\n{row['attempts']:,} attempts" if row["attempts"] else ""
         table.add_row(
-            escape(names.get(row["connection_id"], str(row["connection_id"]))),
-            str(row["tenant_id"]),
-            _state(row),
-            _time(row["since"]),
-            escape(row["error"] or ""),
-            f"{row['attempts']:,}",
+            escape(names.get(row["connection_id"], str(row["connection_id"]))) + held,
+            _state(row) + why,
+            _time(row["since"]) + vain,
             _time(row["last_event_at"]),
-            escape(row["holder"] or "") if row["held"] else "",
         )
     console.print(table)
 

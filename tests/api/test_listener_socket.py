@@ -383,7 +383,9 @@ async def test_an_operator_sees_how_links_stand(
         show_links(own_system.settings)
         shown = capsys.readouterr().out
         check_role(own_system.settings, "listener", patience=0.1)
-    rows = {shop: next((line for line in shown.splitlines() if shop.name in line), "") for shop in (there, away)}
+    lines = shown.splitlines()
+    places = {shop: next(n for n, line in enumerate(lines) if shop.name in line) for shop in (there, away)}
+    rows = {shop: "\n".join(lines[at : at + 2]) for shop, at in places.items()}
     assert "linked" in rows[there]
     assert "waiting" in rows[away]
     assert "bad token" in rows[away]
