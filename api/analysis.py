@@ -21,7 +21,7 @@ from adapters.vault import VaultError
 from api.applying import NotInThisLog, NotYet
 from api.commands import Contended
 from api.models import Models
-from api.understanding import TAKEN, Understanding
+from api.understanding import TAKEN, TEXTS, Understanding
 from api.wiring import WriteSide
 from domain.errors import DomainError
 from sql import queries
@@ -72,11 +72,16 @@ class MessageWorker:
         again = [envelope.position for envelope, messages in jobs.items() if _deliveries(messages) > 1]
         if again:
             _log.info("%d messages were delivered again, the first at position %d", len(again), min(again))
-        # Delivered more often than it may fail: perhaps it kills whoever takes it.
-        suspects = [envelope for envelope in jobs if self._attempts(envelope, jobs[envelope]) > self._max_deliver]
+        # Delivered more often than it may fail: perhaps it kills whoever takes it. What is not given to a model never
+        # does, and waits for the read model as often as it takes: this process may not have counted all the times.
+        suspects = [
+            envelope
+            for envelope in jobs
+            if envelope.type in TEXTS and self._attempts(envelope, jobs[envelope]) > self._max_deliver
+        ]
         await self._settle({envelope: jobs[envelope] for envelope in jobs if envelope not in suspects})
-        for envelope in suspects:
-            await self._settle_suspect(envelope, jobs[envelope])
+        if suspects:
+            await self._settle_suspects({envelope: jobs[envelope] for envelope in suspects})
 
     # ------------------------------------------------------------------------------------------------ answering
 
@@ -86,6 +91,19 @@ class MessageWorker:
                 await self._answer(envelope, jobs[envelope], error)
         except _PASSING as error:
             await self._excuse(jobs, error)
+
+    async def _settle_suspects(self, jobs: Mapping[Envelope, Sequence[Msg]]) -> None:
+        try:
+            behind = await asyncio.to_thread(self._understanding.behind, list(jobs))
+        except _PASSING as error:
+            await self._excuse(jobs, error)
+            return
+        for envelope, messages in jobs.items():
+            if envelope in behind:
+                # It may have come back for that alone.
+                await self._answer(envelope, messages, NotYet("the read model of messages is behind"))
+            else:
+                await self._settle_suspect(envelope, messages)
 
     async def _settle_suspect(self, envelope: Envelope, messages: Sequence[Msg]) -> None:
         """Take one alone, parked until it is through: where it kills this process, it is found parked next time."""

@@ -88,7 +88,7 @@ class Amender:
         failed: dict[Task, Exception] = {
             task: NotInThisLog("it is not in this log") for task in tasks if _stream(task) not in known
         }
-        reached = self._reached({task.tenant_id for task in tasks})
+        reached = self.reached({task.tenant_id for task in tasks})
         for task in tasks:
             if task not in failed and task.position > reached.get(task.tenant_id, 0):
                 failed[task] = NotYet("the read model of messages is behind")
@@ -102,7 +102,8 @@ class Amender:
                 failed[task] = refused[task.key_id]
         return failed
 
-    def _reached(self, tenants: set[UUID]) -> dict[UUID, int]:
+    def reached(self, tenants: set[UUID]) -> dict[UUID, int]:
+        """How far the read model of messages is, by tenant."""
         with self._write.datastore.get_connection() as conn:
             rows = _AMENDING.projected(conn, projection=_PROJECTION, tenant_ids=list(tenants))
             return {row["tenant_id"]: row["position"] for row in rows}

@@ -34,9 +34,9 @@ from domain.ports import Analysis, Embedder
 
 #: Types of the events that are announcements of a key, and of those of which a message is analysed.
 _ANNOUNCEMENTS: Final = frozenset({EditAnnounced.type_name, DeletionAnnounced.type_name})
-_TEXTS: Final = frozenset({MessageReceived.type_name, MessageEdited.type_name})
+TEXTS: Final = frozenset({MessageReceived.type_name, MessageEdited.type_name})
 #: All types that are taken.
-TAKEN: Final = _ANNOUNCEMENTS | _TEXTS | {MessageDeleted.type_name}
+TAKEN: Final = _ANNOUNCEMENTS | TEXTS | {MessageDeleted.type_name}
 
 
 class Understanding:
@@ -47,12 +47,17 @@ class Understanding:
         self._models = models
         self._amender = Amender(write)
 
+    def behind(self, envelopes: Sequence[Envelope]) -> set[Envelope]:
+        """Those whose position the messages' read model has not reached: they may have to wait; blocks."""
+        reached = self._amender.reached({envelope.tenant for envelope in envelopes})
+        return {envelope for envelope in envelopes if envelope.position > reached.get(envelope.tenant, 0)}
+
     async def reach(self, envelopes: Sequence[Envelope]) -> list[Exception | None]:
         """Do what the events ask for; what went wrong with each, in order.
 
         Raises whatever a model, the database or an event that can't be opened may raise: of all together then.
         """
-        texts = [envelope for envelope in envelopes if envelope.type in _TEXTS]
+        texts = [envelope for envelope in envelopes if envelope.type in TEXTS]
         tenants = {tenant: embedding_models(tenant) for tenant in {envelope.tenant for envelope in texts}}
         states, moves = await asyncio.to_thread(self._load, texts, tenants)
         results = dict[Envelope, Exception | None].fromkeys(envelopes)

@@ -151,14 +151,16 @@ def meant(announced: EditAnnounced | DeletionAnnounced, messages: Sequence[Messa
     """Which of the messages with its key an announcement speaks of.
 
     One alone is meant whatever the hints say. Of several, those that fit best: the chat counts before the direction.
-    Where the hints don't tell them apart, all: most likely they are one message that arrived under two addresses.
+    Where the hints don't tell them apart, all. And with each those of its direction and moment: they are one message,
+    that arrived under the phone of its chat and under its LID, before anything named both (docs/adr/0033).
     """
 
     def fit(message: Message) -> tuple[bool, bool]:
         return message.chat_id == announced.chat_id, message.from_me == announced.from_me
 
     best = max(map(fit, messages), default=None)
-    return [message for message in messages if fit(message) == best]
+    chosen = {(message.from_me, message.sent_at) for message in messages if fit(message) == best}
+    return [message for message in messages if (message.from_me, message.sent_at) in chosen]
 
 
 def amend(key: MessageKey, messages: Sequence[Message], at: datetime) -> dict[UUID, EditMessage | DeleteMessage]:

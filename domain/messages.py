@@ -147,6 +147,7 @@ class Message(Aggregate, frozen=True, kw_only=True):
     connection_id: UUID | None = None
     chat_id: str = ""
     from_me: bool = False
+    sent_at: datetime | None = None
     external_id: str = ""
     text: str = ""
     text_version: int = 0
@@ -173,6 +174,7 @@ class Message(Aggregate, frozen=True, kw_only=True):
                     connection_id=event.connection_id,
                     chat_id=event.chat_id,
                     from_me=event.from_me,
+                    sent_at=event.sent_at,
                     external_id=event.external_id,
                     text=event.text,
                     text_version=after.version,
@@ -238,6 +240,8 @@ class Message(Aggregate, frozen=True, kw_only=True):
                 edited_at = with_zone("edited_at", command.edited_at)
                 if self.edition is not None and self.edition >= (edited_at, command.announcement):
                     return ()
+                if self.edition is not None and self.edition[0] == edited_at and command.text == self.text:
+                    return ()  # one edit, told in two ways
                 check_text(command.text)
                 source: dict[str, Any] = {"key_id": command.key_id, "announcement": command.announcement}
                 said: dict[str, Any] = {"edited_at": edited_at, "text": command.text}

@@ -79,7 +79,7 @@ async def until_quiet(shop: Shop) -> None:
             async def quiet(head: int = head) -> bool:
                 with psycopg.connect(shop.system.settings.admin_dsn) as conn:
                     row = conn.execute("SELECT max(position) FROM evosense_ops.relay_checkpoints").fetchone()
-                return row is not None and row[0] >= head and await settled(js)
+                return row is not None and (row[0] or 0) >= head and await settled(js)
 
             await until(quiet, "everything is relayed and answered")
             await asyncio.to_thread(shop.system.projected)
@@ -258,12 +258,37 @@ async def test_a_late_answer_is_not_stored_over_a_newer_text(shop: Shop) -> None
 async def test_of_two_messages_with_one_key_the_hint_chooses(shop: Shop) -> None:
     here, there = "5521998760002", "5511987650001"
     async with running(relay(shop.system)), running(worker(shop.system, Analyser())):
-        first, second = shop.receive(OLD, KEY, chat=here), shop.receive("A outra", KEY, chat=there)
+        first, second = shop.receive(OLD, KEY, chat=here), shop.receive("A outra", KEY, chat=there, seconds=5)
         shop.delete(KEY, chat=there)
         await until(lambda: shop.gone(second), "the one that is meant is gone")
         await until(lambda: shop.analysed(first, OLD), "the other one stays")
         await until_quiet(shop)
     assert shop.analysed(first, OLD)
+
+
+async def test_a_deletion_takes_both_of_one_message_that_came_under_phone_and_lid(shop: Shop) -> None:
+    phone, lid = "5511987650001", "lid:118273645546372"
+    async with running(relay(shop.system)), running(worker(shop.system, Analyser())):
+        first = shop.receive(OLD, KEY, chat=phone)
+        shop.delete(KEY, chat=phone)
+        await until(lambda: shop.gone(first), "the one by phone is gone")
+        await until_quiet(shop)
+        second = shop.receive(OLD, KEY, chat=lid)
+        await until(lambda: shop.gone(second), "what comes again under the LID does not stay")
+
+
+async def test_one_edit_that_is_told_in_two_ways_is_analysed_once(shop: Shop) -> None:
+    analyser = Analyser()
+    async with running(relay(shop.system)), running(worker(shop.system, analyser)):
+        stream = shop.receive(OLD, KEY)
+        await until(lambda: shop.analysed(stream, OLD), "the message is analysed")
+        shop.edit(NEW, KEY, seconds=9)
+        shop.edit(NEW, KEY, seconds=9, chat="5521998760002")
+        await until(lambda: shop.analysed(stream, NEW), "the edit is analysed")
+        await until_quiet(shop)
+    kinds = [type(event) for event in shop.events(stream)]
+    assert kinds.count(MessageEdited) == 1
+    assert kinds.count(MessageAnalyzed) == 2
 
 
 async def test_who_dies_between_deleting_and_sealing_leaves_it_to_the_next(shop: Shop) -> None:

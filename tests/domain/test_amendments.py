@@ -58,7 +58,7 @@ def deletion_announced(version: int = 1, **fields: object) -> DeletionAnnounced:
     return fact(DeletionAnnounced, EMPTY, version, **{**DELETION, **fields})
 
 
-def received(chat_id: str = "c" * 64, from_me: bool = False) -> Message:
+def received(chat_id: str = "c" * 64, from_me: bool = False, *, seconds: int = 0) -> Message:
     empty = message(message_id(CONNECTION, chat_id, from_me, EXTERNAL))
     command = ReceiveMessage(
         at=NOW,
@@ -69,7 +69,7 @@ def received(chat_id: str = "c" * 64, from_me: bool = False) -> Message:
         from_me=from_me,
         is_group=False,
         kind="text",
-        sent_at=NOW,
+        sent_at=NOW + timedelta(seconds=seconds),
         external_id=EXTERNAL,
         text="Não chegou.",
     )
@@ -128,7 +128,7 @@ def test_a_deletion_needs_a_time_with_a_zone_and_its_own_key() -> None:
 
 
 def test_hints_choose_among_several_and_never_rule_out_the_only_one() -> None:
-    here, there, ours = received(), received("e" * 64), received("c" * 64, from_me=True)
+    here, there, ours = received(), received("e" * 64, seconds=5), received("c" * 64, from_me=True)
     announced = deletion_announced()
     assert meant(announced, []) == []
     assert meant(announced, [there]) == [there]
@@ -137,6 +137,15 @@ def test_hints_choose_among_several_and_never_rule_out_the_only_one() -> None:
     assert meant(announced, [ours, there]) == [ours], "the chat counts before the direction"
     blind = replace(announced, chat_id="", from_me=None)
     assert meant(blind, [here, there]) == [here, there], "nothing tells them apart"
+
+
+def test_one_message_under_two_addresses_is_meant_as_a_whole() -> None:
+    by_phone, by_lid = received(), received("e" * 64)
+    assert meant(deletion_announced(), [by_phone, by_lid]) == [by_phone, by_lid]
+    deleted = by_phone.replay(by_phone.decide(DeleteMessage(at=NOW, key_id=EMPTY.id, announcement=1, deleted_at=NOW)))
+    assert meant(deletion_announced(), [deleted, by_lid]) == [deleted, by_lid], "also one that comes after the deletion"
+    ours = received("e" * 64, from_me=True)
+    assert meant(deletion_announced(), [by_phone, ours]) == [by_phone]
 
 
 def test_the_latest_edit_is_what_has_to_be_made() -> None:
@@ -157,7 +166,7 @@ def test_a_deletion_comes_before_every_edit() -> None:
 
 def test_an_edit_that_was_sealed_away_changes_nothing() -> None:
     key = EMPTY.replay([edit_announced(text="", external_id=""), deletion_announced(2, chat_id="e" * 64)])
-    here, there = received(), received("e" * 64)
+    here, there = received(), received("e" * 64, seconds=5)
     assert list(amend(key, [here, there], NOW)) == [there.id]
     assert list(addressed(key)) == [("e" * 64, False, EXTERNAL)]
 

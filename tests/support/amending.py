@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -70,8 +70,10 @@ class Shop:
         self.source = system.services.aggregates.load(connection(connection_id(self.tenant_id, "loja-centro")))
         assert self.source.exists
 
-    def receive(self, text: str, external_id: str, *, chat: str = "5521998760002", from_me: bool = False) -> UUID:
-        """Deliver a message; returns its stream."""
+    def receive(
+        self, text: str, external_id: str, *, chat: str = "5521998760002", from_me: bool = False, seconds: int = 0
+    ) -> UUID:
+        """Deliver a message that was sent so many seconds after the others; returns its stream."""
         inbound = InboundMessage(
             external_id=external_id,
             chat=chat,
@@ -80,7 +82,7 @@ class Shop:
             is_group=False,
             kind="text",
             text=text,
-            sent_at=SENT_AT,
+            sent_at=SENT_AT + timedelta(seconds=seconds),
         )
         self._record("messages.upsert", messages=(inbound,))
         return self.stream(external_id, chat=chat, from_me=from_me)
