@@ -18,7 +18,7 @@ IGNORED: Final = Counter(
 REFUSED: Final = Counter("evosense_webhook_refused", "Webhook calls that were refused", ["status"], registry=REGISTRY)
 
 #: More kinds than this are counted as "other": the sender chooses the names, and each one is kept for good.
-_MAX_KINDS: Final = 200
+_MAX_KINDS: Final = 1_000
 _kinds: set[tuple[str, str]] = set()
 
 

@@ -23,6 +23,7 @@ from adapters.settings import Settings
 from adapters.vault import Vault
 from api.activity import Activity
 from api.commands import CommandBus
+from api.known_connections import KnownConnections
 from api.people import People
 from projections.build import Builder
 from projections.catalog import all_projections
@@ -47,6 +48,7 @@ class WriteSide:
     group: GroupCommit
     activity: Activity
     people: People
+    known: KnownConnections
 
     def close(self) -> None:
         """Append what was accepted, write what was counted, then let go of the database."""
@@ -62,7 +64,16 @@ def write_side(settings: Settings, *, role: Role = "evosense_writer") -> WriteSi
     group = GroupCommit(recorder.append)
     log = EventLog(recorder, StructMapper(vault), group)
     commands = CommandBus(log)
-    return WriteSide(datastore, vault, log, commands, group, Activity(datastore), People(log, commands))
+    return WriteSide(
+        datastore,
+        vault,
+        log,
+        commands,
+        group,
+        Activity(datastore),
+        People(log, commands),
+        KnownConnections(datastore, log),
+    )
 
 
 @dataclass(frozen=True)

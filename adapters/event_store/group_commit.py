@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from eventsourcing.persistence import InterfaceError, OperationalError
 
 from adapters.event_store.recorder import Appended, Conflict, Unit
+from adapters.event_store.wire import Standing
 
 Outcomes = list[Appended | Conflict]
 
@@ -30,7 +31,8 @@ class _Request:
 
     def __init__(self, units: Sequence[Unit]) -> None:
         self.units = units
-        self.events = sum(map(len, units))
+        #: Conditions are no events: they are looked at and not written.
+        self.events = sum(not isinstance(one, Standing) for unit in units for one in unit)
         self.future: Future[Outcomes] = Future()
 
 

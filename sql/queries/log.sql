@@ -138,12 +138,12 @@ FROM evosense_log.stored_events
 WHERE originator_id = :stream_id AND originator_version > :after
 ORDER BY originator_version;
 
--- name: streams_events(stream_ids)
--- All events of several streams.
-SELECT originator_id, originator_version, topic, state
-FROM evosense_log.stored_events
-WHERE originator_id = ANY(:stream_ids::uuid[])
-ORDER BY originator_id, originator_version;
+-- name: streams_events(stream_ids, versions)
+-- The events of several streams, of each those behind a version.
+SELECT e.originator_id, e.originator_version, e.topic, e.state
+FROM unnest(:stream_ids::uuid[], :versions::bigint[]) AS s(id, version)
+JOIN evosense_log.stored_events AS e ON e.originator_id = s.id AND e.originator_version > s.version
+ORDER BY e.originator_id, e.originator_version;
 
 -- name: envelopes_after(position, batch)
 -- Everything about the next events except what is in them: all that the relay may know.

@@ -275,7 +275,7 @@ def test_a_new_token_lets_the_retry_in(system: System) -> None:
 def test_an_instance_that_nobody_connected(system: System) -> None:
     before = _ignored(system)
     done = post(system, delivery(name(), "oi", "N1"))
-    assert done == {"received": 0, "duplicates": 0, "ignored": 1, "refused": 0, "position": 0}
+    assert done == {"received": 0, "duplicates": 0, "ignored": 1, "refused": 0, "position": 0, "announced": 0}
     for unnamed in ("", None, 7, "x" * 300, "a\0"):
         assert post(system, {**delivery("", "oi", "N1"), "instance": unnamed})["received"] == 0
     assert _ignored(system) == before + 6

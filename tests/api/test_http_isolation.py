@@ -82,6 +82,8 @@ def test_no_id_opens_anything_of_the_others(system: System, mine: Side, theirs: 
         ("POST", f"/connections/{connection}/deactivate", None),
         ("POST", f"/connections/{connection}/test", None),
         ("GET", f"/connections/{connection}/activity", None),
+        ("GET", f"/connections/{connection}/listening", None),
+        ("GET", f"/connections/{connection}/listening", None),
         ("GET", f"/messages/{message}", None),
         ("GET", f"/messages/{message}/history", None),
         ("GET", f"/messages/{message}/similar", None),
