@@ -105,10 +105,15 @@ def run(write: WriteSide, settings: Settings, path: Path, origin: Origin, **opti
 
 def stored(log: psycopg.Connection, tenant_id: UUID) -> list[UUID]:
     """The streams of the tenant's messages, in the order of their positions."""
+    return recorded(log, tenant_id, "messages.MessageReceived:1")
+
+
+def recorded(log: psycopg.Connection, tenant_id: UUID, topic: str) -> list[UUID]:
+    """The streams of the tenant's events of this topic, in the order of their positions."""
     rows = log.execute(
         "SELECT originator_id FROM evosense_log.stored_events "
-        "WHERE tenant_id = %s AND topic = 'messages.MessageReceived:1' ORDER BY notification_id",
-        (tenant_id,),
+        "WHERE tenant_id = %s AND topic = %s ORDER BY notification_id",
+        (tenant_id, topic),
     )
     return [stream for (stream,) in rows]
 
@@ -301,7 +306,7 @@ def test_edits_and_deletions_that_could_not_be_recorded_are_read_again(
     processes: int,
 ) -> None:
     monkeypatch.setattr(sources, "_BLOCK", 2048)
-    # Each edited anew: all but the last are announced before the last piece is, which finds no quiet moment.
+    # Several pieces with edits in each; those of the fourth find no quiet moment.
     path = lines(tmp_path / "a.jsonl", *(one for n in range(60) for one in (row(n), edit(n, f"versão {n}"))))
     through, calls = write.commands.handle_many, 0
 
@@ -313,13 +318,7 @@ def test_edits_and_deletions_that_could_not_be_recorded_are_read_again(
         return through(intents)
 
     def announced() -> int:
-        found = log.execute(
-            "SELECT count(*) FROM evosense_log.stored_events "
-            "WHERE tenant_id = %s AND topic = 'amendments.EditAnnounced:1'",
-            (origin.tenant_id,),
-        ).fetchone()
-        assert found is not None
-        return int(found[0])
+        return len(recorded(log, origin.tenant_id, "amendments.EditAnnounced:1"))
 
     with monkeypatch.context() as patched:
         patched.setattr(write.commands, "handle_many", outrun)
@@ -387,8 +386,13 @@ def test_killed_in_the_middle_and_started_again(
     write: WriteSide, settings: Settings, origin: Origin, log: psycopg.Connection, tmp_path: Path
 ) -> None:
     total = 40_000
-    path = lines(tmp_path / "a.jsonl", "{ quebrado", *map(row, range(total)))
+    deleted = range(0, total, 100)
+    told = (one for n in range(total) for one in ((row(n), deletion(n)) if n in deleted else (row(n),)))
+    path = lines(tmp_path / "a.jsonl", "{ quebrado", *told)
     command = arguments("import", str(path), "--connection", str(origin.connection_id))
+
+    def announced() -> int:
+        return len(recorded(log, origin.tenant_id, "amendments.DeletionAnnounced:1"))
 
     def remembered() -> int:
         found = log.execute(
@@ -404,12 +408,14 @@ def test_killed_in_the_middle_and_started_again(
     killed.kill()
     killed.wait(10)
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in helpers), "the helpers to end as well")
-    line, before = remembered(), len(stored(log, origin.tenant_id))
-    assert 0 < line <= before + 1 <= total, "it was killed too late to show anything"
+    line, before, before_that = remembered(), len(stored(log, origin.tenant_id)), announced()
+    assert 0 < line <= before + before_that + 1 <= total, "it was killed too late to show anything"
     done = subprocess.run(command, env=settings.environment(), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert f"went on behind line {line:,}" in done.stdout
     assert counts(done.stdout)["stored"] == total - before
+    assert counts(done.stdout)["edits and deletions"] == len(deleted) - before_that
+    assert announced() == len(deleted)
     # It was refused in the run that was killed, and is told all the same.
     assert "refused: a.jsonl:1: not JSON in UTF-8" in done.stdout
     streams = stored(log, origin.tenant_id)
