@@ -48,10 +48,10 @@ def import_(
         bool, typer.Option("--restart", help="Read from the start again; what is stored stays, and is not doubled.")
     ] = False,
 ) -> None:
-    """Bring a history of messages into the log, as if each had come by the webhook.
+    """Bring a history of messages, their edits and deletions into the log, as if each had come by the webhook.
 
-    Can be stopped and started again at any time: it goes on where it was, and a message that is stored already is
-    recognised. The system may be up meanwhile or not.
+    Can be stopped and started again at any time: it goes on where it was, and what is stored already is recognised.
+    The system may be up meanwhile or not.
     """
     started = time.monotonic()
     try:
@@ -62,7 +62,7 @@ def import_(
             try:
                 origin = _origin(write, connection, tenant)
                 with _bar() as bar:
-                    task = bar.add_task("", total=opened.size, messages=0, rate=0)
+                    task = bar.add_task("", total=opened.size, recorded=0, rate=0)
                     report = import_source(
                         write, settings, opened, origin, restart=restart, on_progress=_Shown(bar, task).update
                     )
@@ -111,7 +111,7 @@ def _bar() -> Bar:
     return Bar(
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[messages]:,} messages"),
+        TextColumn("{task.fields[recorded]:,} recorded"),
         TextColumn("{task.fields[rate]:,}/s"),
         TimeRemainingColumn(),
         console=console,
@@ -128,9 +128,9 @@ class _Shown:
 
     def update(self, progress: Progress) -> None:
         """Show what is done."""
-        messages, seconds = progress.tally.messages, time.monotonic() - self._started
-        rate = round(messages / seconds) if messages else 0
-        self._bar.update(self._task, completed=progress.size, messages=messages, rate=rate)
+        recorded, seconds = progress.tally.recorded, time.monotonic() - self._started
+        rate = round(recorded / seconds) if recorded else 0
+        self._bar.update(self._task, completed=progress.size, recorded=recorded, rate=rate)
 
 
 def _summary(source: Source, report: Report, seconds: float) -> Group:
@@ -154,6 +154,7 @@ def _summary(source: Source, report: Report, seconds: float) -> Group:
         table.add_row(escape(name), *(f"{number:,}" for number in numbers))
 
     row("stored", *(tally.stored for tally in tallies))
+    row("edits and deletions", *(tally.announced for tally in tallies))
     row("duplicates", *(tally.duplicates for tally in tallies))
     for what in sorted({what for tally in tallies for what in tally.ignored}):
         row(f"ignored, {what}", *(tally.ignored.get(what, 0) for tally in tallies))

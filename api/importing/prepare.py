@@ -3,13 +3,16 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from adapters.event_store import StructMapper, TenantStoredEvent
-from adapters.evolution import BROKEN, EnvelopeError, InboundMessage, parse_object
+from adapters.evolution import BROKEN, Envelope, EnvelopeError, parse_object
+from adapters.evolution.vocabulary import NOT_ABOUT_MESSAGES
 from adapters.vault import Vault
+from api import amending
+from api.commands import Intent
 from api.importing.source import Piece
 from api.people import Reception
 from api.receiving import Origin, reception
@@ -36,18 +39,22 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Tally(msgspec.Struct):
-    """What became of what was read. `ignored` counts by kind and reason; `refusals` are the first of `refused`."""
+    """What became of what was read. `ignored` counts by kind and reason; `refusals` are the first of `refused`.
+
+    `stored`: messages that are new; `announced`: edits and deletions that are. Those known before are `duplicates`.
+    """
 
     stored: int = 0
     duplicates: int = 0
     ignored: dict[str, int] = {}
     refused: int = 0
     refusals: list[Refused] = []
+    announced: int = 0
 
     @property
-    def messages(self) -> int:
-        """Messages that are in the log, whoever brought them."""
-        return self.stored + self.duplicates
+    def recorded(self) -> int:
+        """Messages, edits and deletions that are in the log, whoever brought them."""
+        return self.stored + self.announced + self.duplicates
 
     def ignore(self, what: str, number: int = 1) -> None:
         """Count what is of no interest."""
@@ -63,6 +70,7 @@ class Tally(msgspec.Struct):
     def add(self, other: "Tally") -> None:
         """Take in the counts of what came after."""
         self.stored += other.stored
+        self.announced += other.announced
         self.duplicates += other.duplicates
         for what, number in other.ignored.items():
             self.ignore(what, number)
@@ -70,15 +78,25 @@ class Tally(msgspec.Struct):
         self.refusals += other.refusals[: LISTED - len(self.refusals)]
 
 
+class Change(msgspec.Struct, frozen=True):
+    """An edit or deletion to be announced, masked and hashed, and the number of the line that it stands in."""
+
+    line: int
+    kind: Literal["edit", "deletion"]
+    intent: Intent
+
+
 class Prepared(msgspec.Struct, frozen=True):
     """The events of a piece, one unit a message, and the tally of what led to none.
 
     `named`: messages whose people come with a LID, so that what they are recorded as is decided when their turn comes.
+    `changes`: edits and deletions; whether they are news depends on what was announced before, so that waits as well.
     """
 
     units: list[tuple[TenantStoredEvent, ...]]
     tally: Tally
     named: list[Reception] = []
+    changes: list[Change] = []
 
 
 class Preparer:
@@ -93,17 +111,18 @@ class Preparer:
         """The events in it. Never raises for what is in it, but `VaultError` where the tenant's key can't be used."""
         tally, units, moment = Tally(), list[tuple[TenantStoredEvent, ...]](), datetime.now(UTC)
         named: list[Reception] = []
+        changes: list[Change] = []
         if piece.fault:
             tally.refuse(Refused(piece.file, piece.line, 0, piece.fault))
         for line, body in _documents(piece):
             if not body.strip():
                 continue
             try:
-                found = _messages(body, piece.file, line, tally, moment)
+                found = _envelope(body, piece.file, line, tally, moment)
             except EnvelopeError as error:
                 tally.refuse(Refused(piece.file, line, 0, str(error)))
                 continue
-            for inbound in found:
+            for inbound in found.messages:
                 try:
                     received = reception(self._origin, self._vault.key(self._origin.tenant_id), inbound, moment)
                     events = message(received.stream).decide(received.command)
@@ -114,7 +133,18 @@ class Preparer:
                     named.append(received)
                 else:
                     units.append((*received.conditions, *map(self._mapper.to_stored_event, events)))
-        return Prepared(units, tally, named)
+            if found.edits or found.deletions:
+                changes += self._changes(found, line, moment)
+        return Prepared(units, tally, named, changes)
+
+    def _changes(self, found: Envelope, line: int, moment: datetime) -> Iterator[Change]:
+        """The edits and deletions of a document."""
+        tenant_id, connection_id = self._origin.tenant_id, self._origin.connection_id
+        key = self._vault.key(tenant_id)
+        for edit in found.edits:
+            yield Change(line, "edit", amending.edit(tenant_id, connection_id, key, edit, moment))
+        for deletion in found.deletions:
+            yield Change(line, "deletion", amending.deletion(tenant_id, connection_id, key, deletion, moment))
 
 
 def _documents(piece: Piece) -> Iterator[tuple[int, bytes]]:
@@ -125,13 +155,16 @@ def _documents(piece: Piece) -> Iterator[tuple[int, bytes]]:
         yield from enumerate(piece.data.split(b"\n"), piece.line)
 
 
-def _messages(body: bytes, file: int, line: int, tally: Tally, moment: datetime) -> tuple[InboundMessage, ...]:
-    """The messages of one document; the rest goes into the tally. Raises `EnvelopeError`."""
+def _envelope(body: bytes, file: int, line: int, tally: Tally, moment: datetime) -> Envelope:
+    """What is in one document; what leads to nothing goes into the tally. Raises `EnvelopeError`."""
     document = _decoded(body)
     if not isinstance(document, dict) or not ("event" in document or "key" in document):
         raise EnvelopeError(_NO_DOCUMENT)
     single = "event" not in document
     envelope = parse_object({"event": "messages.set", "data": [document]} if single else document, now=moment)
+    if envelope.state is not None:
+        # How the instance was connected back then says nothing of now.
+        tally.ignore(f"{envelope.event}: {NOT_ABOUT_MESSAGES}")
     broken = False
     for ignored in envelope.ignored:
         if ignored.reason in BROKEN:
@@ -142,17 +175,18 @@ def _messages(body: bytes, file: int, line: int, tally: Tally, moment: datetime)
         rows = [document] if single else _rows(document.get("data"))
         for number, row in enumerate(rows, 1):
             # Once more and one by one: an envelope does not say which of its rows it left out.
-            alone = {"event": "messages.set", "sender": document.get("sender"), "data": [row]}
+            event = "messages.set" if single else document["event"]
+            alone = {"event": event, "sender": document.get("sender"), "data": [row]}
             for ignored in parse_object(alone, now=moment).ignored:
                 if ignored.reason in BROKEN:
                     tally.refuse(Refused(file, line, 0 if single else number, ignored.reason))
-    return envelope.messages
+    return envelope
 
 
 def _rows(data: Any) -> list[Any]:
     """The rows of an envelope's data, as `parse_object` sees them."""
-    held = data.get("messages") if isinstance(data, dict) else data
-    return held if isinstance(held, list) else [data]
+    held = [data.get("messages"), data.get("keys")] if isinstance(data, dict) else [data]
+    return next((rows for rows in held if isinstance(rows, list)), [data])
 
 
 def _decoded(body: bytes) -> Any:

@@ -1,7 +1,7 @@
 """Imports a source: pieces are prepared, appended in their order, and then remembered as done."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -9,10 +9,11 @@ from typing import Final
 
 from adapters.event_store import Appended, Conflict, StructMapper
 from adapters.settings import Settings
+from api.activity import Outcome
 from api.commands import Done
 from api.importing.checkpoints import Checkpoints
 from api.importing.pool import prepared
-from api.importing.prepare import Prepared, Tally
+from api.importing.prepare import Change, Prepared, Refused, Tally
 from api.importing.source import Piece, Position, Source
 from api.people import Reception, reception_of
 from api.receiving import Origin
@@ -57,11 +58,11 @@ def import_source(
     processes: int | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Report:
-    """Append every message of the source that is not in the log yet.
+    """Append every message, edit and deletion of the source that is not in the log yet.
 
     Goes on where an earlier run over the same content came to; with `restart` it reads everything again. Raises
-    `SourceError`, `HelperLost`, `VaultError`, `SettingsError`, and the persistence errors of an append; what was
-    appended before stays, and the next run goes on behind it.
+    `SourceError`, `HelperLost`, `VaultError`, `SettingsError`, `Contended`, and the persistence errors of an append;
+    what was appended before stays, and the next run goes on behind it.
     """
     checkpoints = Checkpoints(write.datastore, origin.connection_id, source.identity())
     began, total = (Position(), Tally()) if restart else checkpoints.load()
@@ -98,7 +99,7 @@ class _Run:
     ) -> None:
         self.report = report
         self._group = write.group
-        self._people = write.people
+        self._people, self._commands = write.people, write.commands
         self._mapper = StructMapper(write.vault)
         self._activity, self._origin = write.activity, origin
         self._checkpoints = checkpoints
@@ -112,6 +113,8 @@ class _Run:
     def append(self, piece: Piece, prepared: Prepared) -> None:
         """Hand the events over, waiting while too many wait already."""
         futures: list[Future[list[Appended | Conflict]]] = []
+        while self._waiting and self._events + len(prepared.changes) > _WAITING:
+            self._settle()
         for start in range(0, len(prepared.units), _APPEND):
             units = prepared.units[start : start + _APPEND]
             while self._waiting and self._events + len(units) > _WAITING:
@@ -119,7 +122,7 @@ class _Run:
             if len(futures) * _APPEND >= _WAITING:
                 futures[-_WAITING // _APPEND].result()  # a file of a hundred thousand messages waits for itself
             futures.append(self._group.submit(units))
-        self._events += len(prepared.units)
+        self._events += len(prepared.units) + len(prepared.changes)
         self._record(prepared.named, prepared.tally)
         prepared.named.clear()
         self._waiting.append((piece, prepared, futures))
@@ -146,6 +149,24 @@ class _Run:
                 tally.duplicates += isinstance(outcome, Done) and outcome.duplicate
                 tally.stored += isinstance(outcome, Done) and not outcome.duplicate
 
+    def _announce(self, file: int, changes: list[Change], tally: Tally) -> None:
+        """Record edits and deletions, and count them."""
+        for start in range(0, len(changes), _APPEND):
+            some = changes[start : start + _APPEND]
+            counts: Counter[tuple[Outcome, str, str]] = Counter()
+            for change, outcome in zip(some, self._commands.handle_many([one.intent for one in some]), strict=True):
+                if not isinstance(outcome, Done):
+                    tally.refuse(Refused(file, change.line, 0, str(outcome)))
+                    counts["refused", change.kind, "invalid"] += 1
+                elif outcome.duplicate:
+                    tally.duplicates += 1
+                    counts["duplicate", change.kind, ""] += 1
+                else:
+                    tally.announced += 1
+                    counts["accepted", change.kind, ""] += 1
+            for (became, kind, reason), count in counts.items():
+                self._activity.note(self._origin, "import", became, kind=kind, reason=reason, count=count)
+
     def _settle(self) -> None:
         piece, prepared, futures = self._waiting[0]
         tally = prepared.tally
@@ -163,9 +184,11 @@ class _Run:
                 assert isinstance(event, MessageReceived)  # noqa: S101 - a unit is a condition and its receipt
                 moved.append(reception_of(event))
         self._record(moved, tally)
-        self._waiting.popleft()
-        self._events -= len(prepared.units)
         self._count(tally)
+        # Behind the messages of their piece, and before it counts as done.
+        self._announce(piece.file, prepared.changes, tally)
+        self._waiting.popleft()
+        self._events -= len(prepared.units) + len(prepared.changes)
         self.report.run.add(tally)
         self.report.total.add(tally)
         self._size += piece.size
@@ -175,6 +198,7 @@ class _Run:
             self.keep()
 
     def _count(self, tally: Tally) -> None:
+        """Count what became of the messages: the tally has no edits and deletions yet."""
         note = self._activity.note
         note(self._origin, "import", "accepted", kind="message", count=tally.stored)
         note(self._origin, "import", "duplicate", kind="message", count=tally.duplicates)

@@ -1,5 +1,6 @@
 """`evosense import`: nothing lost, nothing doubled, whatever is in the file and whenever it is killed."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -10,8 +11,11 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
+from adapters.embedded import NatsServer, PostgresServer
 from adapters.settings import Settings
+from api.commands import Contended, Intent, Outcome
 from api.connections import TOKEN_PURPOSE
 from api.importing import Report, import_source, open_source
 from api.importing import source as sources
@@ -19,8 +23,10 @@ from api.receiving import Origin
 from api.wiring import WriteSide
 from domain.connections import DeactivateConnection, RegisterConnection, connection, connection_id
 from domain.messages import MessageReceived
-from tests.support.http import System, envelope, utc_now
-from tests.support.systems import administrator, wait_for
+from tests.support.amending import Analyser, Shop, found_anywhere, relay, worker
+from tests.support.http import System, envelope, running_system, utc_now
+from tests.support.systems import administrator, fresh_system, wait_for
+from tests.support.transport import running, until, wipe
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "evolution"
 AT = 1_760_000_000
@@ -58,6 +64,16 @@ def log(settings: Settings) -> Iterator[psycopg.Connection]:
         yield conn
 
 
+@pytest.fixture
+def shop(postgres: PostgresServer, nats_server: NatsServer) -> Iterator[Shop]:
+    """A system with nothing in it yet, so that a worker has nothing else to do."""
+    asyncio.run(wipe(nats_server.url))
+    with fresh_system(postgres) as settings:
+        update = {"nats_url": SecretStr(nats_server.url), "worker_batch": 16, "worker_retry_delay": 0.1}
+        with running_system(settings.model_copy(update=update)) as system:
+            yield Shop(system)
+
+
 def row(number: int, text: str | None = None) -> dict[str, Any]:
     return {
         "key": {"remoteJid": f"55119{number % 500:08d}@s.whatsapp.net", "fromMe": False, "id": f"{number:032X}"},
@@ -65,6 +81,15 @@ def row(number: int, text: str | None = None) -> dict[str, Any]:
         "messageType": "conversation",
         "messageTimestamp": AT + number,
     }
+
+
+def deletion(number: int) -> dict[str, Any]:
+    return {"event": "messages.delete", "instance": "balcão", "data": row(number)["key"]}
+
+
+def edit(number: int, text: str) -> dict[str, Any]:
+    content = {"key": row(number)["key"], "editedMessage": {"conversation": text}, "timestampMs": (AT + 9_000) * 1000}
+    return {"event": "messages.edited", "instance": "balcão", "data": content}
 
 
 def lines(path: Path, *documents: Any) -> Path:
@@ -80,10 +105,15 @@ def run(write: WriteSide, settings: Settings, path: Path, origin: Origin, **opti
 
 def stored(log: psycopg.Connection, tenant_id: UUID) -> list[UUID]:
     """The streams of the tenant's messages, in the order of their positions."""
+    return recorded(log, tenant_id, "messages.MessageReceived:1")
+
+
+def recorded(log: psycopg.Connection, tenant_id: UUID, topic: str) -> list[UUID]:
+    """The streams of the tenant's events of this topic, in the order of their positions."""
     rows = log.execute(
         "SELECT originator_id FROM evosense_log.stored_events "
-        "WHERE tenant_id = %s AND topic = 'messages.MessageReceived:1' ORDER BY notification_id",
-        (tenant_id,),
+        "WHERE tenant_id = %s AND topic = %s ORDER BY notification_id",
+        (tenant_id, topic),
     )
     return [stream for (stream,) in rows]
 
@@ -216,12 +246,116 @@ def test_the_webhook_and_the_import_know_the_same_messages(system: System, tmp_p
     _, hook = system.new_connection(who)
     delivery = envelope("Bom dia!", "3EB0AA", AT)
     assert system.deliver(hook, delivery)["received"] == 1
-    path = lines(tmp_path / "a.jsonl", delivery, delivery["data"], row(1))
+    path = lines(tmp_path / "a.jsonl", delivery, delivery["data"], row(1), deletion(1))
     done = evosense(system.settings, "import", str(path), "--connection", hook.rpartition("/")[2])
     assert done.returncode == 0, done.stderr
-    assert counts(done.stdout) == {"stored": 1, "duplicates": 2, "refused": 0}
+    assert counts(done.stdout) == {"stored": 1, "edits and deletions": 1, "duplicates": 2, "refused": 0}
     system.projected()
     assert len(system.messages_of(who.tenant_id)) == 2
+
+
+# ------------------------------------------------------------------------------------------- edits and deletions
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+async def test_edits_and_deletions_are_followed(shop: Shop, tmp_path: Path, processes: int) -> None:
+    """One of a message of before, one before and one behind its message; and a row that tells a deletion again."""
+    settings, write = shop.system.settings, shop.write
+    origin = Origin(shop.source.id, shop.tenant_id, shop.source.company_sender)
+
+    def stream(number: int) -> UUID:
+        key = row(number)["key"]
+        return shop.stream(key["id"], chat=key["remoteJid"].partition("@")[0])
+
+    def imported(*documents: Any, restart: bool = False) -> tuple[int, int, int, int]:
+        path = lines(tmp_path / f"{len(documents)}.jsonl", *documents)
+        done = run(write, settings, path, origin, processes=processes, restart=restart).run
+        assert done.ignored == {}
+        return done.stored, done.announced, done.duplicates, done.refused
+
+    history = (
+        deletion(1),
+        row(2, "segredo dois"),
+        deletion(2),
+        {**row(1, "segredo um"), "status": "DELETED"},
+        edit(3, "meu CPF é 529.982.247-25"),
+        row(3, "mensagem com erro"),
+    )
+    kept = "meu CPF é [CPF]"
+    assert await asyncio.to_thread(imported, row(1, "segredo um")) == (1, 0, 0, 0)
+    async with running(relay(shop.system)), running(worker(shop.system, Analyser())):
+        assert await asyncio.to_thread(imported, *history) == (2, 3, 1, 0)
+        assert await asyncio.to_thread(imported, *history) == (0, 0, 0, 0), "nothing was left to do"
+        await until(lambda: shop.gone(stream(1)) and shop.gone(stream(2)), "both are gone")
+        await until(lambda: shop.analysed(stream(3), kept), "the edit is analysed")
+        head = write.log.head()
+        assert await asyncio.to_thread(lambda: imported(*history, restart=True)) == (0, 0, 6, 0)
+        assert write.log.head() == head, "what was sealed away came back"
+    with administrator(settings) as conn:
+        assert found_anywhere(conn, "segredo") == []
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_edits_and_deletions_that_could_not_be_recorded_are_read_again(
+    write: WriteSide,
+    settings: Settings,
+    origin: Origin,
+    log: psycopg.Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    processes: int,
+) -> None:
+    monkeypatch.setattr(sources, "_BLOCK", 2048)
+    # Several pieces with edits in each; those of the fourth find no quiet moment.
+    path = lines(tmp_path / "a.jsonl", *(one for n in range(60) for one in (row(n), edit(n, f"versão {n}"))))
+    through, calls = write.commands.handle_many, 0
+
+    def outrun(intents: list[Intent]) -> list[Outcome]:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise Contended("try again")
+        return through(intents)
+
+    def announced() -> int:
+        return len(recorded(log, origin.tenant_id, "amendments.EditAnnounced:1"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(write.commands, "handle_many", outrun)
+        with pytest.raises(Contended):
+            run(write, settings, path, origin, processes=processes)
+    before = announced()
+    assert 0 < before < 60
+    again = run(write, settings, path, origin, processes=processes)
+    assert 0 < again.began.line <= 2 * before + 1, "the checkpoint has passed what was not recorded"
+    assert (again.total.stored + again.total.duplicates, again.total.announced, announced()) == (60, 60, 60)
+
+
+def test_edits_and_deletions_are_counted_on_their_connection(
+    write: WriteSide, settings: Settings, tmp_path: Path, origin: Origin, log: psycopg.Connection
+) -> None:
+    path = lines(
+        tmp_path / "a.jsonl",
+        row(1),
+        edit(1, "outra versão"),
+        deletion(1),
+        deletion(1),
+        {"event": "messages.delete", "instance": "balcão", "data": {"keys": [row(2)["key"], {"fromMe": False}]}},
+        {"event": "connection.update", "instance": "balcão", "data": {"state": "close", "statusReason": 401}},
+    )
+    report = run(write, settings, path, origin)
+    assert (report.run.stored, report.run.announced, report.run.duplicates) == (1, 3, 1)
+    assert refusals(report) == [(5, 2, "no key.id")]
+    assert report.run.ignored == {"connection.update: not about messages": 1}
+    assert write.log.load(connection(origin.connection_id)).instance is None, "that is how it was back then"
+    assert activity(write, log, origin) == [
+        ("accepted", "deletion", "", 2),
+        ("accepted", "edit", "", 1),
+        ("accepted", "message", "", 1),
+        ("duplicate", "deletion", "", 1),
+        ("ignored", "connection.update", "not about messages", 1),
+        ("refused", "message", "invalid", 1),
+    ]
 
 
 # -------------------------------------------------------------------------------------------------- going on
@@ -252,8 +386,13 @@ def test_killed_in_the_middle_and_started_again(
     write: WriteSide, settings: Settings, origin: Origin, log: psycopg.Connection, tmp_path: Path
 ) -> None:
     total = 40_000
-    path = lines(tmp_path / "a.jsonl", "{ quebrado", *map(row, range(total)))
+    deleted = range(0, total, 100)
+    told = (one for n in range(total) for one in ((row(n), deletion(n)) if n in deleted else (row(n),)))
+    path = lines(tmp_path / "a.jsonl", "{ quebrado", *told)
     command = arguments("import", str(path), "--connection", str(origin.connection_id))
+
+    def announced() -> int:
+        return len(recorded(log, origin.tenant_id, "amendments.DeletionAnnounced:1"))
 
     def remembered() -> int:
         found = log.execute(
@@ -269,12 +408,14 @@ def test_killed_in_the_middle_and_started_again(
     killed.kill()
     killed.wait(10)
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in helpers), "the helpers to end as well")
-    line, before = remembered(), len(stored(log, origin.tenant_id))
-    assert 0 < line <= before + 1 <= total, "it was killed too late to show anything"
+    line, before, before_that = remembered(), len(stored(log, origin.tenant_id)), announced()
+    assert 0 < line <= before + before_that + 1 <= total, "it was killed too late to show anything"
     done = subprocess.run(command, env=settings.environment(), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert f"went on behind line {line:,}" in done.stdout
     assert counts(done.stdout)["stored"] == total - before
+    assert counts(done.stdout)["edits and deletions"] == len(deleted) - before_that
+    assert announced() == len(deleted)
     # It was refused in the run that was killed, and is told all the same.
     assert "refused: a.jsonl:1: not JSON in UTF-8" in done.stdout
     streams = stored(log, origin.tenant_id)
@@ -351,9 +492,19 @@ def counts(output: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for line in output.splitlines():
         cells = [cell.strip() for cell in line.strip().strip("│").split("│")]
-        if cells[0] in ("stored", "duplicates", "refused") and len(cells) > 1:
+        if cells[0] in ("stored", "edits and deletions", "duplicates", "refused") and len(cells) > 1:
             found[cells[0]] = int(cells[1].replace(",", ""))
     return found
+
+
+def activity(write: WriteSide, log: psycopg.Connection, origin: Origin) -> list[tuple[Any, ...]]:
+    """Outcome, kind, reason and number of all that is counted as imported."""
+    write.activity.flush()
+    return log.execute(
+        "SELECT outcome, kind, reason, count FROM evosense_ops.connection_activity "
+        "WHERE connection_id = %s AND hour = '-infinity' AND transport = 'import' ORDER BY 1, 2",
+        (origin.connection_id,),
+    ).fetchall()
 
 
 def children(pid: int) -> list[int]:
@@ -365,13 +516,7 @@ def test_it_is_counted_on_its_connection(
 ) -> None:
     path = lines(tmp_path / "a.jsonl", row(1), row(2), row(1), {"texto": "segredo"}, json.dumps(row(3)))
     run(write, settings, path, origin)
-    write.activity.flush()
-    counts = log.execute(
-        "SELECT outcome, kind, reason, count FROM evosense_ops.connection_activity "
-        "WHERE connection_id = %s AND hour = '-infinity' AND transport = 'import' ORDER BY 1",
-        (origin.connection_id,),
-    ).fetchall()
-    assert counts == [
+    assert activity(write, log, origin) == [
         ("accepted", "message", "", 3),
         ("duplicate", "message", "", 1),
         ("refused", "message", "invalid", 1),
