@@ -39,8 +39,8 @@ _LONGEST_JOIN_S: Final = 5.0
 _LONGEST_RECORD_S: Final = 5.0
 #: Tries to record an event that fails for a reason of its own.
 _TRIES: Final = 5
-#: What Evolution writes instead of an instance's token where it has none.
-_NO_KEY: Final = "Apikey not found"
+#: What Evolution writes instead of an instance's token where it has none, or keeps it back.
+_NO_KEYS: Final = ("", "null", "Apikey not found")
 _FOR_EVER_S: Final = 10.0**9
 
 _log = logging.getLogger(__name__)
@@ -246,7 +246,7 @@ class SocketLink:
             return
         if namespace == "/":
             self._is_linked()
-        if self._report.error == "foreign apikey":
+        if self._report.error in ("foreign apikey", "no apikey"):
             self._becomes(self._report.state, None)
         await wait_any(self._queue.put((source, envelope, moment)), self._abandoned.wait(), seconds=_FOR_EVER_S)
 
@@ -258,11 +258,14 @@ class SocketLink:
                     self._counted["socket.io foreign"] += 1
                 return None  # by `/` come everybody's
             given = data.get("apikey")
-            if given and given != _NO_KEY and not same(given, self._secret):
+            if not same(given, self._secret):
                 # Evolution lets whoever has any instance's token listen to all of them: the wall is ours to keep.
-                self._counted["socket.io foreign"] += 1
-                self._becomes(self._report.state, "foreign apikey")
-                self._say("foreign apikey")
+                none = given is None or given in _NO_KEYS
+                self._counted["socket.io without apikey" if none else "socket.io foreign"] += 1
+                if namespace == "/":
+                    self._is_linked()
+                self._becomes(self._report.state, fault := "no apikey" if none else "foreign apikey")
+                self._say(fault)
                 return None
         return await asyncio.to_thread(parse_object, data, now=moment)
 

@@ -161,6 +161,31 @@ async def test_tenants_can_not_listen_to_one_anothers_instances(
     assert not any(secret in line for line in ours for secret in ("token-do-curioso", TOKEN))
 
 
+@pytest.mark.parametrize("global_events", [False, True])
+async def test_events_without_a_token_are_nobodys(
+    own_system: System, evolution: EvolutionServer, global_events: bool
+) -> None:
+    """A server that keeps tokens back: whoever registers the name of another's instance must not hear it."""
+    evolution.apikeys.add("token-do-curioso-1234")
+    evolution.global_events = global_events
+    spy = Shop(own_system, evolution, token="token-do-curioso-1234")
+    async with listening(own_system.settings) as listener:
+        if global_events:
+            await until(lambda: evolution.present("") == 1, "the listener is in /")
+        else:
+            await spy.until_linked()
+        unproved = [{"apikey": None}, {"apikey": ""}, {"apikey": "null"}, {"apikey": "Apikey not found"}]
+        events = [spy.event("de outra loja", **more) for more in unproved]
+        events.append({key: value for key, value in spy.event("de outra loja").items() if key != "apikey"})
+        for event in events:
+            evolution.send(spy.name, event)
+        await until(lambda: listener._counted["socket.io without apikey"] == len(events), "all were refused")
+        await until(lambda: spy.is_in("linked", "no apikey"), "the reason is shown")
+        spy.says("Com prova")
+        await spy.until_heard("Com prova")
+        await until(lambda: spy.is_in("linked"), "the reason is gone")
+
+
 async def test_links_outlast_restarts_of_evolution(
     own_system: System, evolution: EvolutionServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -259,8 +284,9 @@ async def test_what_is_no_envelope_harms_nothing(
         await shop.until_linked()
         evolution.send_raw(shop.name, "messages.upsert")
         evolution.send_raw(shop.name, "messages.upsert", "segredo", 1)
-        evolution.send_raw(shop.name, "messages.upsert", {"instance": shop.name, "event": "messages.upsert"})
-        evolution.send_raw(shop.name, "messages.upsert", {"instance": shop.name, "data": "segredo", "event": 7})
+        ours = {"instance": shop.name, "apikey": TOKEN}
+        evolution.send_raw(shop.name, "messages.upsert", {**ours, "event": "messages.upsert"})
+        evolution.send_raw(shop.name, "messages.upsert", {**ours, "data": "segredo", "event": 7})
         evolution.send_raw(shop.name, "coisa.nova", shop.event("x", event="coisa.nova"))
         shop.says("A boa")
         await shop.until_heard("A boa")
