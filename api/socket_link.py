@@ -18,7 +18,7 @@ from adapters.evolution import Envelope, EnvelopeError, parse_object
 from adapters.evolution_socket import EvolutionSocket, SocketFault
 from adapters.vault import VaultError
 from api.faults import passes
-from api.instances import same
+from api.instances import is_missing, same
 from api.links import Fault, Report, State
 from api.relay import wait_any
 from api.services import now
@@ -39,8 +39,6 @@ _LONGEST_JOIN_S: Final = 5.0
 _LONGEST_RECORD_S: Final = 5.0
 #: Tries to record an event that fails for a reason of its own.
 _TRIES: Final = 5
-#: What Evolution writes instead of an instance's token where it has none, or keeps it back.
-_NO_KEYS: Final = ("", "null", "Apikey not found")
 _FOR_EVER_S: Final = 10.0**9
 
 _log = logging.getLogger(__name__)
@@ -260,7 +258,7 @@ class SocketLink:
             given = data.get("apikey")
             if not same(given, self._secret):
                 # Evolution lets whoever has any instance's token listen to all of them: the wall is ours to keep.
-                none = given is None or given in _NO_KEYS
+                none = is_missing(given)
                 self._counted["socket.io without apikey" if none else "socket.io foreign"] += 1
                 if namespace == "/":
                     self._is_linked()
