@@ -1,7 +1,8 @@
 """Evolution by NATS: what a stream of ours captured of its core messages is recorded, and acknowledged after that.
 
-What fails for a passing reason comes again, and so does, for a while, what may still find its connection; what can never
-be recorded is ended with a line in the log. Several processes share one consumer, and each message is for one of them.
+What fails for a passing reason comes again, and so does, for a while, what may still find its connection; what can
+never be recorded is ended with a line in the log. Several processes share one consumer, and each message is for one of
+them.
 """
 
 import asyncio
