@@ -43,8 +43,8 @@ LEASE, BEAT = 1.0, 0.2
 class Shop(shops.Shop):
     """A tenant with a connection that is listened to by socket.io."""
 
-    def __init__(self, system: System, evolution: EvolutionServer, **more: Any) -> None:
-        super().__init__(system, evolution.url, **more)
+    def __init__(self, system: System, evolution: EvolutionServer, *, url: str | None = None, **more: Any) -> None:
+        super().__init__(system, url or evolution.url, **more)
         self.evolution = evolution
 
     def says(self, *texts: str) -> None:
@@ -258,6 +258,23 @@ async def test_what_is_no_evolution_is_shown_and_a_path_leads_to_one(own_system:
             await shop.until_heard("Pelo caminho")
     finally:
         peer.stop()
+
+
+async def test_all_of_it_goes_through_the_proxy_of_the_environment(
+    own_system: System, evolution: EvolutionServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A name that only the proxy can do anything with.
+    shop = Shop(own_system, evolution, url="ws://evolution.invalid")
+    gate = Gate(int(evolution.url.rpartition(":")[2]))
+    await gate.open()
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{gate.port}")
+    monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
+    async with listening(own_system.settings):
+        await shop.until_linked()
+        shop.says("Pelo proxy")
+        await shop.until_heard("Pelo proxy")
+        await gate.shut()
+        await until(lambda: shop.is_in("waiting", "unreachable"), "there is no other way")
 
 
 async def test_deactivating_ends_the_link_and_activating_brings_it_back(
