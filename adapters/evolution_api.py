@@ -1,8 +1,8 @@
 """A small client of Evolution API's REST (2.3.x), for one instance: it asks, and never changes anything.
 
 What a server answers is never quoted, in results or in errors: an admin may enter any address, and must not read
-through us what only we can reach. Proxies and certificates are those of the environment (`HTTPS_PROXY`, `NO_PROXY`,
-`SSL_CERT_FILE`).
+through us what only we can reach. Proxies and certificates are those of the environment (`HTTP_PROXY` for http
+addresses, `HTTPS_PROXY` for https ones, `NO_PROXY`, `SSL_CERT_FILE`).
 """
 
 import asyncio

@@ -3,6 +3,7 @@
 Evolution sends an instance's events to the namespace `/{instance}`, which is there from its first event on, and with
 WEBSOCKET_GLOBAL_EVENTS those of all instances to `/`. Both are joined over one connection: an operator need not say
 which it is, and asking for the namespace again costs one packet and loses nothing of what comes by `/` (docs/adr/0035).
+Proxies and certificates are those of the environment, as for REST (`adapters.evolution_api`).
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import engineio
@@ -61,7 +63,7 @@ class _Client(socketio.AsyncClient):  # type: ignore[misc]
 
 
 class EvolutionSocket:
-    """One connection, from `open` until `ended`; to be closed in any case, and used once.
+    """One connection, from `open` until `ended`; to be made within an event loop, closed in any case, and used once.
 
     `joined` is set while the instance's namespace is joined, and `changed` whenever that changes.
     """
@@ -74,7 +76,9 @@ class EvolutionSocket:
         self.joined = False
         self.changed = asyncio.Event()
         self._answered = asyncio.Event()
+        self._http = aiohttp.ClientSession(proxy=_proxy(self._url))
         self._client = _Client(
+            http_session=self._http,
             reconnection=False,
             logger=_SILENT,
             engineio_logger=_SILENT,
@@ -125,9 +129,7 @@ class EvolutionSocket:
         """End it, and let go of everything."""
         with suppress(Exception):  # whatever the library says now, it is over
             await asyncio.wait_for(self._client.disconnect(), ANSWER_S)
-        http = self._client.eio.http
-        if http is not None and not http.closed:  # an attempt that was broken off
-            await http.close()
+        await self._http.close()
 
     def _event_of(self, namespace: str) -> Callable[..., Awaitable[None]]:
         async def on_event(_: str, *arguments: object) -> None:
@@ -161,6 +163,20 @@ def _endpoint(address: str, apikey: str) -> tuple[str, str]:
     # Behind a proxy Evolution may live below a path.
     below = parts.path.strip("/").removesuffix("socket.io").strip("/")
     return f"{scheme}://{parts.netloc}/?apikey={quote(apikey, safe='')}", f"{below}/socket.io".lstrip("/")
+
+
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment names for an http or https address; None where it is reached directly.
+
+    The library would look by itself (`trust_env`), but for `ws://` in WS_PROXY, which nobody sets: the websocket would
+    go past the proxy.
+    """
+    parts = urlsplit(url)
+    if proxy_bypass(parts.hostname or ""):
+        return None
+    proxies = getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
 def _why(said: str) -> str:

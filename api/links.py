@@ -35,6 +35,7 @@ Fault = Literal[
     "invalid namespace",  # the instance has sent nothing since Evolution started, or its websocket is off
     "dropped",  # the link was there, and was lost
     "foreign apikey",  # events carry another token than the connection has
+    "no apikey",  # events carry no token: Evolution keeps it back
     "bad token",  # the connection's token can't be opened
     "bad address",  # the connection's address can't be used
 ]

@@ -18,7 +18,7 @@ from adapters.evolution import Envelope, EnvelopeError, parse_object
 from adapters.evolution_socket import EvolutionSocket, SocketFault
 from adapters.vault import VaultError
 from api.faults import passes
-from api.instances import same
+from api.instances import is_missing, same
 from api.links import Fault, Report, State
 from api.relay import wait_any
 from api.services import now
@@ -39,8 +39,6 @@ _LONGEST_JOIN_S: Final = 5.0
 _LONGEST_RECORD_S: Final = 5.0
 #: Tries to record an event that fails for a reason of its own.
 _TRIES: Final = 5
-#: What Evolution writes instead of an instance's token where it has none.
-_NO_KEY: Final = "Apikey not found"
 _FOR_EVER_S: Final = 10.0**9
 
 _log = logging.getLogger(__name__)
@@ -246,7 +244,7 @@ class SocketLink:
             return
         if namespace == "/":
             self._is_linked()
-        if self._report.error == "foreign apikey":
+        if self._report.error in ("foreign apikey", "no apikey"):
             self._becomes(self._report.state, None)
         await wait_any(self._queue.put((source, envelope, moment)), self._abandoned.wait(), seconds=_FOR_EVER_S)
 
@@ -258,11 +256,14 @@ class SocketLink:
                     self._counted["socket.io foreign"] += 1
                 return None  # by `/` come everybody's
             given = data.get("apikey")
-            if given and given != _NO_KEY and not same(given, self._secret):
+            if not same(given, self._secret):
                 # Evolution lets whoever has any instance's token listen to all of them: the wall is ours to keep.
-                self._counted["socket.io foreign"] += 1
-                self._becomes(self._report.state, "foreign apikey")
-                self._say("foreign apikey")
+                none = is_missing(given)
+                self._counted["socket.io without apikey" if none else "socket.io foreign"] += 1
+                if namespace == "/":
+                    self._is_linked()
+                self._becomes(self._report.state, fault := "no apikey" if none else "foreign apikey")
+                self._say(fault)
                 return None
         return await asyncio.to_thread(parse_object, data, now=moment)
 

@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 import threading
-import urllib.request
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Annotated, Literal
@@ -19,6 +18,7 @@ from adapters.migrations import require_current_schema
 from adapters.settings import Settings
 from adapters.telemetry import configure_logging
 from api.app import create_app
+from api.cli.direct import directly
 from api.cli.installation import configured
 from api.cli.links import show_links
 from api.cli.screen import CommandError
@@ -116,7 +116,7 @@ def healthcheck(
         return
     host = "127.0.0.1" if settings.api_host in ("0.0.0.0", "::") else settings.api_host  # noqa: S104 - compared, not bound
     try:
-        with urllib.request.urlopen(f"http://{host}:{settings.api_port}/health/ready", timeout=3):
+        with directly(f"http://{host}:{settings.api_port}/health/ready", timeout=3):
             return
     except (URLError, OSError) as error:
         raise CommandError(f"the API is not ready: {error}") from None

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -19,6 +18,7 @@ from rich.table import Table
 from adapters.migrations import migrate
 from adapters.settings import Settings
 from api.accounts import ADMIN, ensure_first_admin
+from api.cli.direct import directly
 from api.cli.installation import Installation
 from api.cli.screen import CommandError, console, errors
 from api.wiring import write_side
@@ -129,7 +129,7 @@ def _until_ready(
     deadline = time.monotonic() + _START_SECONDS
     while not stop.is_set():
         try:
-            with urllib.request.urlopen(f"{address}/health/ready", timeout=2):  # noqa: S310 - our own address
+            with directly(f"{address}/health/ready", timeout=2):
                 return
         except (URLError, OSError):
             pass

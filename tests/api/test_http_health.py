@@ -1,7 +1,9 @@
 """Whether the process lives and can work, over real HTTP."""
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from api.cli.roles import healthcheck
 from tests.support.http import Account, System, envelope
 
 
@@ -11,6 +13,17 @@ def test_live_and_ready(system: System) -> None:
     ready = system.checked(system.client.get("/health/ready"), 200)
     head = system.write.log.head()
     assert ready == {"status": "ok", "reason": None, "head": head, "projected": head, "lag": 0, "parked": {}}
+
+
+def test_the_containers_check_does_not_ask_the_proxy_that_leads_out(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**system.settings.environment(), "EVOSENSE_API_PORT": system.url.rpartition(":")[2]}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    healthcheck("api")
 
 
 def test_ready_tells_how_far_behind_the_read_models_are(system: System, admin: Account) -> None:

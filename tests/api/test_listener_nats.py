@@ -1,13 +1,16 @@
 """The listener on a real NATS to which Evolution publishes: what a stream captured is recorded once, whatever falls."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import nats
+import psycopg
 import pytest
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
@@ -18,13 +21,15 @@ from pydantic import SecretStr
 from adapters.embedded import NatsServer, start_nats
 from adapters.evolution_stream import CONSUMER, STREAM, covers
 from adapters.settings import Settings, SettingsError
+from api.connections import TOKEN_PURPOSE
 from api.evolution_nats import EvolutionNats
 from api.instances import Instances
 from api.links import all_links
 from api.listener import Listener
 from api.socket_link import Pace
+from api.unclaimed import PATIENCE_S, Unclaimed
 from api.wiring import write_side
-from domain.connections import ActivateConnection, DeactivateConnection
+from domain.connections import ActivateConnection, Connection, DeactivateConnection, RotateToken
 from tests.support import shops
 from tests.support.gate import Gate
 from tests.support.http import TOKEN, System, utc_now
@@ -152,7 +157,8 @@ async def test_events_without_proof_are_nobodys(own_system: System, nats_server:
     shop = Shop(own_system, URL)
     spy = Shop(own_system, URL, name=shop.name, token="token-do-curioso-1234")
     subject = f"{shop.name}.messages.upsert"
-    async with listening(own_system.settings, nats_server.url) as ours, evolution_at(nats_server.url) as evolution:
+    listener = listening(own_system.settings, nats_server.url, patience=0)
+    async with listener as ours, evolution_at(nats_server.url) as evolution:
         await until_there(nats_server.url)
         for more in ({"apikey": None}, {"apikey": ""}, {"apikey": "x"}, {"instance": "ninguem"}, {"instance": 7}):
             await evolution.raw(subject, json.dumps(shop.event("de ninguém", **more)).encode())
@@ -161,7 +167,104 @@ async def test_events_without_proof_are_nobodys(own_system: System, nats_server:
         await shop.until_heard("para a loja")
         await spy.until_heard("para o curioso")
         await until_settled(nats_server.url)
-        assert ours.counted == {"nats without apikey": 2, "nats unknown": 3, "nats recorded": 2}
+        counted = {name: count for name, count in ours.counted.items() if name != "nats again"}  # the read models' lag
+        assert counted == {"nats without apikey": 2, "nats unknown": 3, "nats recorded": 2}
+
+
+async def test_what_carries_another_token_waits_until_the_connection_has_it(
+    own_system: System, nats_server: NatsServer
+) -> None:
+    shop = Shop(own_system, URL)
+    other = Shop(own_system, URL)
+    renewed = "token-renovado-0123456789"
+    listener = listening(own_system.settings, nats_server.url, later=0.2)
+    async with listener as ours, evolution_at(nats_server.url) as evolution:
+        await until_there(nats_server.url)
+        event = shop.event("Com o token novo", apikey=renewed)
+        await evolution.raw(f"{shop.name}.messages.upsert", json.dumps(event).encode())
+        await evolution.sends(other, "Sem esperar")
+        await other.until_heard("Sem esperar")
+        await until(lambda: ours.counted["nats foreign apikey"] == 1, "it waits")
+        assert shop.heard() == []
+        seal = own_system.write.vault.seal_text
+        shop.does(RotateToken(at=utc_now(), sealed_token=seal(shop.who.tenant_id, renewed, TOKEN_PURPOSE)))
+        await shop.until_heard("Com o token novo")
+        await until_settled(nats_server.url)
+        assert (ours.counted["nats foreign apikey"], ours.counted["nats unknown"]) == (1, 0)
+
+
+async def test_what_carries_another_token_does_not_wait_for_ever(own_system: System, nats_server: NatsServer) -> None:
+    shop = Shop(own_system, URL)
+    listener = listening(own_system.settings, nats_server.url, later=0.2, patience=0.5)
+    async with listener as ours, evolution_at(nats_server.url) as evolution:
+        await until_there(nats_server.url)
+        event = shop.event("De ninguém", apikey="de-ninguem-0123456789")
+        await evolution.raw(f"{shop.name}.messages.upsert", json.dumps(event).encode())
+        await until(lambda: ours.counted["nats unknown"] == 1, "it is given up")
+        await until_settled(nats_server.url)
+        assert ours.counted["nats foreign apikey"] == 1
+    assert shop.heard() == []
+
+
+async def test_what_comes_before_the_read_models_know_its_connection_waits(
+    own_system: System, nats_server: NatsServer
+) -> None:
+    shop = Shop(own_system, URL)
+    name, event = f"{shop.name}-nova", shop.event("Primeira", instance=f"{shop.name}-nova")
+    async with listening(own_system.settings, nats_server.url) as ours, evolution_at(nats_server.url) as evolution:
+        await until_there(nats_server.url)
+        with own_system.projector.paused():
+            body = {"name": name, "evo_ws_url": URL, "evo_token": TOKEN}
+            own_system.send(shop.who, "POST", "/connections", body, expect=201)
+            await evolution.raw(f"{name}.messages.upsert", json.dumps(event).encode())
+            await until(lambda: ours.counted["nats again"] > 1, "it waits")
+            assert ours.counted["nats unknown"] == 0
+        await shop.until_heard("Primeira")
+        await until_settled(nats_server.url)
+
+
+async def test_only_failures_of_its_own_count_against_a_message(
+    own_system: System, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(own_system, URL)
+    faults: list[Exception] = [*([psycopg.OperationalError()] * 6), *([RuntimeError()] * 4)]
+    async with listening(own_system.settings, nats_server.url) as ours, evolution_at(nats_server.url) as evolution:
+        record = ours._record_one
+
+        def fails(*given: Any) -> None:
+            if faults:
+                raise faults.pop(0)
+            record(*given)
+
+        monkeypatch.setattr(ours, "_record_one", fails)
+        await until_there(nats_server.url)
+        await evolution.sends(shop, "Na décima primeira vez")
+        await until(lambda: ours.counted["nats recorded"] + ours.counted["nats unrecorded"] == 1, "it is settled")
+        assert ours.counted == {"nats again": 10, "nats recorded": 1}
+        faults += [RuntimeError()] * 5
+        await evolution.sends(shop, "Nunca")
+        await until(lambda: ours.counted["nats unrecorded"] == 1, "it is given up")
+        await until_settled(nats_server.url)
+    assert faults == []
+    assert shop.heard() == ["Na décima primeira vez"]
+
+
+def test_few_messages_may_wait_for_a_token_and_fewer_of_one_instance(own_system: System) -> None:
+    moment = [0.0]
+    unclaimed = Unclaimed(own_system.write, clock=lambda: moment[0])
+    numbers = itertools.count()
+
+    def waiting(instance: str) -> int:
+        return sum(unclaimed.may_wait(next(numbers), instance) for _ in range(600))
+
+    assert [waiting(f"loja-{number}") for number in range(5)] == [500, 500, 500, 500, 0]
+    assert unclaimed.may_wait(0, "loja-0"), "one that waits goes on waiting"
+    unclaimed.forget(0)
+    assert waiting("loja-0") == 1
+    moment[0] = PATIENCE_S
+    assert not unclaimed.may_wait(1, "loja-0"), "its time is over"
+    moment[0] = 2 * PATIENCE_S + 1
+    assert waiting("loja-5") == 500, "what another process has answered makes room"
 
 
 async def test_a_deactivated_connection_is_not_recorded(own_system: System, nats_server: NatsServer) -> None:
@@ -324,25 +427,44 @@ def test_an_instance_is_found_by_name_and_token(own_system: System) -> None:
     moment = [0.0]
     instances = Instances(own_system.write, clock=lambda: moment[0])
 
-    def found(*given: object) -> object:
+    def found(*given: Any) -> object:
         source = instances.connection_of(*given)
-        return source and source.id
+        return source if isinstance(source, str) else source.id
 
     assert found(shop.name, other.token) == other.id
     assert found(shop.name, TOKEN) == shop.id, "the oldest"
     assert found(shop.name, TOKEN, "http://dois.example.com:8080") == twin.id
     assert found(shop.name, TOKEN, "https://tres.example.com") == shop.id
     for apikey in (None, "", "x", 7, TOKEN + " ", "\ud800"):
-        assert found(shop.name, apikey) is None
+        assert found(shop.name, apikey) == "foreign apikey"
     for instance in (None, "", 7, "ninguem", shop.name.upper()):
-        assert found(instance, TOKEN) is None
+        assert found(instance, TOKEN) == "unknown"
     shop.does(DeactivateConnection(at=utc_now()))
     before = instances.connection_of(shop.name, TOKEN)
     moment[0] = 10
     after = instances.connection_of(shop.name, TOKEN)
-    assert before is not None
-    assert after is not None
+    assert isinstance(before, Connection)
+    assert isinstance(after, Connection)
     assert (before.is_active, after.is_active) == (True, False), "remembered for two seconds"
+    shop.does(ActivateConnection(at=utc_now()))
+    back = instances.connection_of(shop.name, TOKEN)
+    assert isinstance(back, Connection)
+    assert back.is_active, "what is no use is not remembered"
+
+
+def test_that_a_connection_is_missing_is_not_remembered(own_system: System) -> None:
+    instances = Instances(own_system.write, clock=lambda: 0.0)
+    name = f"loja-{uuid4().hex[:8]}"
+    assert instances.connection_of(name, TOKEN) == "unknown"
+    shop = Shop(own_system, URL, name=name)
+    found = instances.connection_of(name, TOKEN)
+    assert isinstance(found, Connection)
+    assert found.id == shop.id
+    renewed = "token-renovado-0123456789"
+    assert instances.connection_of(name, renewed) == "foreign apikey"
+    seal = own_system.write.vault.seal_text
+    shop.does(RotateToken(at=utc_now(), sealed_token=seal(shop.who.tenant_id, renewed, TOKEN_PURPOSE)))
+    assert isinstance(instances.connection_of(name, renewed), Connection)
 
 
 @pytest.mark.parametrize(

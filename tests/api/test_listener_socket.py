@@ -43,8 +43,8 @@ LEASE, BEAT = 1.0, 0.2
 class Shop(shops.Shop):
     """A tenant with a connection that is listened to by socket.io."""
 
-    def __init__(self, system: System, evolution: EvolutionServer, **more: Any) -> None:
-        super().__init__(system, evolution.url, **more)
+    def __init__(self, system: System, evolution: EvolutionServer, *, url: str | None = None, **more: Any) -> None:
+        super().__init__(system, url or evolution.url, **more)
         self.evolution = evolution
 
     def says(self, *texts: str) -> None:
@@ -161,6 +161,31 @@ async def test_tenants_can_not_listen_to_one_anothers_instances(
     assert not any(secret in line for line in ours for secret in ("token-do-curioso", TOKEN))
 
 
+@pytest.mark.parametrize("global_events", [False, True])
+async def test_events_without_a_token_are_nobodys(
+    own_system: System, evolution: EvolutionServer, global_events: bool
+) -> None:
+    """A server that keeps tokens back: whoever registers the name of another's instance must not hear it."""
+    evolution.apikeys.add("token-do-curioso-1234")
+    evolution.global_events = global_events
+    spy = Shop(own_system, evolution, token="token-do-curioso-1234")
+    async with listening(own_system.settings) as listener:
+        if global_events:
+            await until(lambda: evolution.present("") == 1, "the listener is in /")
+        else:
+            await spy.until_linked()
+        unproved = [{"apikey": None}, {"apikey": ""}, {"apikey": "null"}, {"apikey": "Apikey not found"}]
+        events = [spy.event("de outra loja", **more) for more in unproved]
+        events.append({key: value for key, value in spy.event("de outra loja").items() if key != "apikey"})
+        for event in events:
+            evolution.send(spy.name, event)
+        await until(lambda: listener._counted["socket.io without apikey"] == len(events), "all were refused")
+        await until(lambda: spy.is_in("linked", "no apikey"), "the reason is shown")
+        spy.says("Com prova")
+        await spy.until_heard("Com prova")
+        await until(lambda: spy.is_in("linked"), "the reason is gone")
+
+
 async def test_links_outlast_restarts_of_evolution(
     own_system: System, evolution: EvolutionServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -235,6 +260,23 @@ async def test_what_is_no_evolution_is_shown_and_a_path_leads_to_one(own_system:
         peer.stop()
 
 
+async def test_all_of_it_goes_through_the_proxy_of_the_environment(
+    own_system: System, evolution: EvolutionServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A name that only the proxy can do anything with.
+    shop = Shop(own_system, evolution, url="ws://evolution.invalid")
+    gate = Gate(int(evolution.url.rpartition(":")[2]))
+    await gate.open()
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{gate.port}")
+    monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
+    async with listening(own_system.settings):
+        await shop.until_linked()
+        shop.says("Pelo proxy")
+        await shop.until_heard("Pelo proxy")
+        await gate.shut()
+        await until(lambda: shop.is_in("waiting", "unreachable"), "there is no other way")
+
+
 async def test_deactivating_ends_the_link_and_activating_brings_it_back(
     own_system: System, evolution: EvolutionServer
 ) -> None:
@@ -259,8 +301,9 @@ async def test_what_is_no_envelope_harms_nothing(
         await shop.until_linked()
         evolution.send_raw(shop.name, "messages.upsert")
         evolution.send_raw(shop.name, "messages.upsert", "segredo", 1)
-        evolution.send_raw(shop.name, "messages.upsert", {"instance": shop.name, "event": "messages.upsert"})
-        evolution.send_raw(shop.name, "messages.upsert", {"instance": shop.name, "data": "segredo", "event": 7})
+        ours = {"instance": shop.name, "apikey": TOKEN}
+        evolution.send_raw(shop.name, "messages.upsert", {**ours, "event": "messages.upsert"})
+        evolution.send_raw(shop.name, "messages.upsert", {**ours, "data": "segredo", "event": 7})
         evolution.send_raw(shop.name, "coisa.nova", shop.event("x", event="coisa.nova"))
         shop.says("A boa")
         await shop.until_heard("A boa")

@@ -39,6 +39,11 @@ from tests.support.deployment import (
 FIELDS = {f"EVOSENSE_{name.upper()}" for name in Settings.model_fields}
 #: As a person would fill .env in.
 GIVEN = {name: f"value-of-{name.lower()}" for name in env_example()[0]}
+#: Those that ask servers whose addresses admins of tenants enter.
+GOES_OUT = ("api", "listener", "sweep")
+#: What HTTP libraries read, and no setting of ours.
+OUTWARD = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE"}
+GIVEN_TOO = {name: f"value-of-{name.lower()}" for name in OUTWARD}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
@@ -67,7 +72,16 @@ def test_every_variable_of_ours_is_a_setting() -> None:
     named |= {name for half in env_example() for name in half if name.startswith("EVOSENSE_")}
     assert {name for name in named if name.startswith("EVOSENSE_")} <= FIELDS
     # compose says nothing of ours under another name.
-    assert all(name.startswith("EVOSENSE_") for service in ours().values() for name in service["environment"])
+    foreign = {name for service in ours().values() for name in service["environment"] if name not in FIELDS}
+    assert foreign == OUTWARD
+
+
+def test_who_goes_out_to_evolution_goes_by_the_operators_proxy() -> None:
+    for name in ours():
+        given = {variable: GIVEN_TOO[variable] for variable in OUTWARD} if name in GOES_OUT else {}
+        handed = environment_of(name, {**GIVEN, **GIVEN_TOO})
+        assert {variable: handed[variable] for variable in OUTWARD & handed.keys()} == given, name
+        assert not OUTWARD & environment_of(name, GIVEN).keys(), "what is not set is not handed on as nothing"
 
 
 def test_every_setting_stands_in_the_readme() -> None:
@@ -90,7 +104,7 @@ def test_env_example_names_every_variable_and_contains_no_secret() -> None:
     handed = {name for service in ours().values() for name, value in service["environment"].items() if value is None}
     assert set(optional) == set(defaults) | handed
     assert {name: optional[name] for name in defaults} == defaults
-    for name in handed - {"EVOSENSE_PUBLIC_URL", "EVOSENSE_WEBHOOK_TOKEN", "EVOSENSE_EVOLUTION_NATS_URL"}:
+    for name in handed - OUTWARD - {"EVOSENSE_PUBLIC_URL", "EVOSENSE_WEBHOOK_TOKEN", "EVOSENSE_EVOLUTION_NATS_URL"}:
         default = Settings.model_fields[name.removeprefix("EVOSENSE_").lower()].default
         assert optional[name] == str(default), name
 
@@ -189,7 +203,7 @@ def test_nothing_but_the_api_is_reached_from_outside() -> None:
     assert networks["backend"] == {"internal": True}
     for name, service in services().items():
         # The listener and the sweep go out to Evolution, and nobody comes in.
-        outward = name in ("api", "listener", "sweep")
+        outward = name in GOES_OUT
         assert service["networks"] == (["backend", "edge"] if outward else ["backend"])
         assert "network_mode" not in service
 
