@@ -27,6 +27,7 @@ from adapters.settings import Settings
 from api.catching_up import Catcher, client_of, utc_now
 from api.known_connections import known_connections
 from api.silence import Silence
+from api.sweeps import enrol
 from api.waking import ask
 from api.wiring import WriteSide
 from domain.connections import Connection
@@ -80,6 +81,7 @@ class Sweeper:
         self._most = timedelta(days=settings.catch_up_days)
         self._clock = clock
         self._silence = Silence(write, clock)
+        self._known: list[Connection] = []
         self._sources: dict[UUID, Connection] = {}
         self._refreshed = float("-inf")
         self._running: dict[UUID, tuple[asyncio.Task[None], str]] = {}
@@ -102,6 +104,8 @@ class Sweeper:
             await stop.wait()
             return
         begun = False
+        # Beside the sweep, which waits for nothing that it does not need.
+        looking = asyncio.create_task(self._silence.keep_looking(lambda: self._known, _TICK_S))
         try:
             while not stop.is_set():
                 try:
@@ -111,6 +115,7 @@ class Sweeper:
                     _log.error("the sweep can't work with the database; trying again", error=type(error).__name__)
                 await self._rest(stop)
         finally:
+            looking.cancel()
             await self._end()
 
     async def once(self, *, everything: bool = True) -> None:
@@ -119,6 +124,8 @@ class Sweeper:
         Raises `PersistenceError` and `psycopg.Error`.
         """
         try:
+            await self._refresh()
+            await asyncio.to_thread(self._silence.look, self._known)
             await self._look(begin=everything)
             while self._running:
                 await asyncio.wait([task for task, _ in self._running.values()])
@@ -146,8 +153,8 @@ class Sweeper:
     # ---------------------------------------------------------------------------------------------- whose turn it is
 
     async def _look(self, *, begin: bool) -> None:
-        """Begin with the connections whose turn it is; at times see which ones there are, and who is silent."""
-        if begin or time.monotonic() - self._refreshed >= _TICK_S:
+        """Begin with the connections whose turn it is; at times see which ones there are."""
+        if time.monotonic() - self._refreshed >= _TICK_S:
             await self._refresh()
         if begin:
             await self._ask(_SWEEPING.all_due, connection_ids=list(self._sources))
@@ -157,10 +164,10 @@ class Sweeper:
         await self._start(await asyncio.to_thread(self._due))
 
     async def _refresh(self) -> None:
-        found = await asyncio.to_thread(known_connections, self._write)
-        self._sources = {one.id: one for one in found if one.is_active and one.tenant_id is not None}
-        await asyncio.to_thread(self._silence.look, found)
-        if inactive := [one.id for one in found if not one.is_active]:
+        self._known = await asyncio.to_thread(known_connections, self._write)
+        self._sources = {one.id: one for one in self._known if one.is_active and one.tenant_id is not None}
+        await asyncio.to_thread(enrol, self._write, self._known)
+        if inactive := [one.id for one in self._known if not one.is_active]:
             await self._ask(_SWEEPING.keep_out, connection_ids=inactive, at=self._clock())
         self._refreshed = time.monotonic()
 

@@ -6,19 +6,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
 from api import sweeping
 from api.known_connections import known_connections
 from api.liveness import NotWorking, check_role
-from api.silence import Silence
 from api.sweeping import Sweeper
-from api.sweeps import ConnectionSweep, sweeps
+from api.sweeps import ConnectionSweep, enrol, sweeps
 from api.waking import CatchUp, TableWaker
 from domain.connections import ActivateConnection, DeactivateConnection, connection, connection_id
 from tests.support.find_messages_server import TOKEN, FindMessagesServer, row
 from tests.support.http import Account, System, utc_now
-from tests.support.systems import wait_for
+from tests.support.systems import administrator, wait_for
 
 HOUR = timedelta(hours=1)
 
@@ -187,8 +187,7 @@ async def test_a_gap_that_is_too_long_is_said_and_left_to_backfill(place: Place)
 
 
 async def test_who_was_never_swept_begins_some_days_ago_without_complaint(place: Place) -> None:
-    silence = Silence(place.system.write, place.clock)
-    await asyncio.to_thread(silence.look, known_connections(place.system.write))
+    await asyncio.to_thread(enrol, place.system.write, known_connections(place.system.write))
     place.change("not_before = not_before - interval '20 days'")
     after = await place.sweep()
     assert after.troubles() == []
@@ -400,6 +399,42 @@ async def test_an_older_server_is_read_once_for_all_windows(place: Place) -> Non
     assert place.stored() == 150
     assert after.found_catching_up == 150
     assert len(place.server.asked(place.name)) <= 4
+
+
+async def test_the_look_for_silence_keeps_nobody_waiting(place: Place, capfd: pytest.CaptureFixture[str]) -> None:
+    place.system.projected()
+    place.happens(4, timedelta(minutes=5))
+    stop = asyncio.Event()
+    with administrator(place.system.settings) as admin, admin.transaction(force_rollback=True):
+        # Habits can't be read, and the sweep does without.
+        admin.execute("LOCK TABLE evosense.metrics_span IN ACCESS EXCLUSIVE MODE")
+        running = asyncio.create_task(place.sweeper().run(stop))
+        await until(lambda: waits_for_a_lock(admin))
+        await until(lambda: place.standing().found_catching_up == 4)
+    stop.set()
+    await running
+    with administrator(place.system.settings) as admin:
+        admin.execute("REVOKE EXECUTE ON FUNCTION evosense.connection_habits(timestamptz) FROM evosense_writer")
+        try:
+            place.happens(3, timedelta(minutes=4))
+            stop.clear()
+            running = asyncio.create_task(place.sweeper().run(stop))
+            await until(lambda: place.standing().found_catching_up == 7)
+            shown = ""
+            async with asyncio.timeout(30):
+                while "who is silent can't be looked for" not in shown:
+                    await asyncio.sleep(0.01)
+                    captured = capfd.readouterr()
+                    shown += captured.out + captured.err
+            stop.set()
+            await running
+        finally:
+            admin.execute("GRANT EXECUTE ON FUNCTION evosense.connection_habits(timestamptz) TO evosense_writer")
+
+
+def waits_for_a_lock(conn: psycopg.Connection[Any]) -> bool:
+    row = conn.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
+    return row is not None and row[0] > 0
 
 
 async def test_switched_off_nothing_is_asked(place: Place) -> None:
