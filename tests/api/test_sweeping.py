@@ -139,6 +139,35 @@ async def test_what_was_sent_just_now_is_recorded_and_missed_by_nobody(place: Pl
     assert place.stored() == 7
 
 
+async def test_what_is_read_again_is_not_counted_again(place: Place, capfd: pytest.CaptureFixture[str]) -> None:
+    refused = row("BROKEN", int(place.now.timestamp()) - 100)
+    refused["key"]["id"] = "x" * 2000
+    unknown = row("UNKNOWN", int(place.now.timestamp()) - 100)
+    unknown |= {"messageType": "teleportMessage", "message": {"teleportMessage": {}}}
+    place.delivered(place.happens(2, timedelta(minutes=2)))
+    place.server.instances[place.name] += [refused, unknown]
+    place.happens(3, timedelta(minutes=2))
+    metrics = place.system.client.get("/metrics").text
+    for _ in range(3):
+        assert (await place.sweep()).last_error is None
+    place.system.write.activity.flush()
+    with administrator(place.system.settings) as admin:
+        counted = admin.execute(
+            "SELECT outcome, kind, count FROM evosense_ops.connection_activity "
+            "WHERE connection_id = %s AND transport = 'sweep' AND hour = '-infinity'",
+            (place.id,),
+        ).fetchall()
+    assert counted == [("accepted", "conversation", 3)]
+    shown = capfd.readouterr()
+    assert "an unknown kind arrived" not in shown.out + shown.err
+    after = place.system.client.get("/metrics").text
+    for name in ("duplicate", "refused"):
+        series = f'evosense_webhook_messages_total{{outcome="{name}"}}'
+        assert [line for line in after.splitlines() if series in line] == [
+            line for line in metrics.splitlines() if series in line
+        ]
+
+
 async def test_a_long_pause_is_a_gap_of_ours(place: Place) -> None:
     await place.sweep()
     place.now += timedelta(hours=3)
