@@ -11,7 +11,6 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -27,7 +26,7 @@ from adapters.settings import Settings
 from api.catching_up import Catcher, client_of, utc_now
 from api.known_connections import known_connections
 from api.silence import Silence
-from api.sweeps import enrol
+from api.sweeps import Claim, enrol
 from api.waking import ask
 from api.wiring import WriteSide
 from domain.connections import Connection
@@ -58,18 +57,6 @@ _SWEEPING: Final = queries("sweeping")
 _log = structlog.stdlib.get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class _Claim:
-    """A connection in our hand, as it stood when it was taken."""
-
-    not_before: datetime
-    swept_until: datetime | None
-    deep_at: datetime | None
-    catch_up: bool
-    failures: int
-    last_error: str | None
-
-
 class Sweeper:
     """Sweeps all active connections; see the module. For one event loop."""
 
@@ -84,6 +71,7 @@ class Sweeper:
         self._known: list[Connection] = []
         self._sources: dict[UUID, Connection] = {}
         self._refreshed = float("-inf")
+        self._for_long = False  # or for one turn, in which everybody is asked
         self._running: dict[UUID, tuple[asyncio.Task[None], str]] = {}
         self._woken: set[UUID] = set()
         self._bell = asyncio.Event()
@@ -103,7 +91,7 @@ class Sweeper:
             _log.info("sweeping is switched off", setting="EVOSENSE_SWEEP_SECONDS")
             await stop.wait()
             return
-        begun = False
+        begun, self._for_long = False, True
         # Beside the sweep, which waits for nothing that it does not need.
         looking = asyncio.create_task(self._silence.keep_looking(lambda: self._known, _TICK_S))
         try:
@@ -187,7 +175,7 @@ class Sweeper:
                 continue
             row = await self._ask(_SWEEPING.claim, connection_id=connection_id, holder=self.holder, lease=_LEASE_S)
             if row is not None:
-                task = asyncio.create_task(self._sweep(source, _Claim(**row)), name=f"sweep {connection_id}")
+                task = asyncio.create_task(self._sweep(source, Claim(**row)), name=f"sweep {connection_id}")
                 self._running[connection_id] = task, server
                 task.add_done_callback(partial(self._done, connection_id))
 
@@ -197,15 +185,15 @@ class Sweeper:
 
     # ------------------------------------------------------------------------------------------------- one connection
 
-    async def _sweep(self, source: Connection, claim: _Claim) -> None:
+    async def _sweep(self, source: Connection, claim: Claim) -> None:
         """Sweep a connection that is in our hand, and note how that went. Raises nothing but `CancelledError`."""
-        least_pause = 0.0
+        least_pause, hangs = 0.0, False
         try:
             deep = await self._fetch(source, claim)
         except EvolutionError as error:
             problem = str(error)
             if isinstance(error, EvolutionUnavailable):
-                least_pause = error.retry_after or 0.0
+                least_pause, hangs = error.retry_after or 0.0, error.problem == "timeout"
         except DomainError as error:
             problem = str(error)
         except TimeoutError:
@@ -222,8 +210,12 @@ class Sweeper:
             return
         with suppress(PersistenceError, psycopg.Error):
             await self._failed(source, claim, problem, least_pause)
+            if hangs and self._for_long:
+                server = rest_address(source.evo_ws_url)
+                others = [one.id for one in self._sources.values() if rest_address(one.evo_ws_url) == server]
+                await self._ask(_SWEEPING.put_off, connection_ids=others, pause=self._every)
 
-    async def _fetch(self, source: Connection, claim: _Claim) -> datetime | None:
+    async def _fetch(self, source: Connection, claim: Claim) -> datetime | None:
         """Fetch and record what is new; returns the time where it reached back further than usual."""
         now = self._clock()
         most = now - self._most
@@ -286,14 +278,14 @@ class Sweeper:
             until=until.isoformat(),
         )
 
-    async def _ended(self, source: Connection, claim: _Claim, deep: datetime | None) -> None:
+    async def _ended(self, source: Connection, claim: Claim, deep: datetime | None) -> None:
         # Not all at the same time for ever: each has a length of its own, a tenth more or less.
         pause = self._every * (0.9 + 0.2 * (source.id.int % 1000) / 1000)
         await self._ask(_SWEEPING.ended, connection_id=source.id, holder=self.holder, pause=pause, deep_at=deep)
         if claim.last_error is not None:
             _log.info("the sweep works again", connection=str(source.id))
 
-    async def _failed(self, source: Connection, claim: _Claim, problem: str, least_pause: float) -> None:
+    async def _failed(self, source: Connection, claim: Claim, problem: str, least_pause: float) -> None:
         pause = min(_LONGEST_BACK_OFF_S, max(least_pause, self._every * 2.0 ** min(claim.failures, 20)))
         await self._ask(
             _SWEEPING.failed,

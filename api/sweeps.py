@@ -77,6 +77,17 @@ class ConnectionSweep(msgspec.Struct, frozen=True):
         return found
 
 
+class Claim(msgspec.Struct, frozen=True):
+    """A connection in a process's hand, as it stood when it was taken."""
+
+    not_before: datetime
+    swept_until: datetime | None
+    deep_at: datetime | None
+    catch_up: bool
+    failures: int
+    last_error: str | None
+
+
 @once_more
 def enrol(write: WriteSide, found: Sequence[Connection]) -> None:
     """Give the connections that are new their row, from their registration on; blocks on the database."""

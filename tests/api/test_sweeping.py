@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from adapters import evolution_api
 from api import sweeping
 from api.known_connections import known_connections
 from api.liveness import NotWorking, check_role
@@ -20,7 +21,7 @@ from tests.support.find_messages_server import TOKEN, FindMessagesServer, row
 from tests.support.http import Account, System, utc_now
 from tests.support.systems import administrator, wait_for
 
-HOUR = timedelta(hours=1)
+HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 
 
 class Place:
@@ -417,6 +418,29 @@ async def test_a_sweep_that_takes_too_long_is_given_up(place: Place, monkeypatch
     place.server.released.set()
 
 
+async def test_a_server_that_hangs_keeps_nobody_waiting(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evolution_api, "TOTAL_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(sweeping, "_TRIES", 1)
+    await place.sweep()
+    with FindMessagesServer() as hung:
+        hung.faults.extend(["hang"] * 20)
+        away = [place.register(hung.url) for _ in range(5)]
+        hung.instances.update({name: [] for name, _, _ in away})
+        stop = asyncio.Event()
+        running = asyncio.create_task(place.sweeper().run(stop))
+        await until(lambda: sum(place.standing(one).failures for _, one, _ in away if known(place, one)) == 2)
+        await until(lambda: all(place.standing(one).next_due_at > utc_now() + 4 * MINUTE for _, one, _ in away))
+        stop.set()
+        await running
+        # Two were enough to see it.
+        assert len(hung.requests) == 2
+        assert sum(place.standing(one).last_started_at is None for _, one, _ in away) == 3
+
+
+def known(place: Place, identifier: UUID) -> bool:
+    return identifier in {one.connection_id for one in sweeps(place.system.write)}
+
+
 async def test_an_older_server_is_read_once_for_all_windows(place: Place) -> None:
     place.server.style = "unfiltered"
     place.now += 4 * HOUR
@@ -486,7 +510,12 @@ async def test_whether_it_works_is_seen_from_outside(place: Place) -> None:
         await asyncio.to_thread(check_role, place.system.settings, "sweep", patience=0.1)
     place.change("claimed_by = 'x', claimed_until = now() + interval '1 minute'")
     await asyncio.to_thread(check_role, place.system.settings, "sweep", patience=0.1)
+    # Others wait for a server that is slow, and somebody is at it.
+    place.register()
+    await asyncio.to_thread(check_role, place.system.settings, "sweep", patience=0.1)
     place.change("claimed_by = NULL, claimed_until = NULL")
+    with pytest.raises(NotWorking, match="2 overdue"):
+        await asyncio.to_thread(check_role, place.system.settings, "sweep", patience=0.1)
 
 
 async def test_prometheus_and_a_tenant_see_how_it_stands(place: Place) -> None:
