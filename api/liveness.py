@@ -3,7 +3,8 @@
 The projector and the relay are well while they have reached the log's end, or their position moves; the worker while
 somebody asks JetStream for messages, or messages are being answered; the keeper of the vector index while its session
 is there; the listener while some process of it says that it lives; the sweep while no connection waits for its turn
-for minutes. That tells how a role is as a whole. Of several processes of one role it can't tell which one stands still.
+for minutes, or some connection is being swept. That tells how a role is as a whole. Of several processes of one role it
+can't tell which one stands still.
 """
 
 import asyncio
@@ -143,7 +144,9 @@ def _sweep(settings: Settings) -> Look:
         raise NotWorking(f"the database does not answer ({type(error).__name__})") from None
     finally:
         write.close()
-    return Look(not row["overdue"], f"{row['overdue']:,} overdue, the last begun with {row['last_started_at']}")
+    # A lease is short and renewed by progress alone: while there is one, those that wait do so for a server.
+    well = not row["overdue"] or row["in_hand"] > 0
+    return Look(well, f"{row['overdue']:,} overdue, the last begun with {row['last_started_at']}")
 
 
 async def _consumer(url: str) -> Look:

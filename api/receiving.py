@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from adapters.evolution import Envelope, InboundMessage, InboundState, fitted
+from adapters.evolution import Envelope, Ignored, InboundMessage, InboundState, fitted
 from adapters.telemetry import RECEIVED, count_ignored
 from adapters.vault import TenantKey
 from api import amending
@@ -34,6 +34,9 @@ _REFUSALS: Final[dict[type[DomainError], str]] = {
     NotFound: "not found",
     AlreadyExists: "exists already",
 }
+
+#: Transports that read the same over and over: what is not new is no news, and not counted again each time.
+_READS_AGAIN: Final = frozenset({"sweep"})
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -84,9 +87,13 @@ def record(
     key, origin = write.vault.key(source.tenant_id), Origin(source.id, source.tenant_id, source.company_sender)
     receptions = [reception(origin, key, inbound, moment) for inbound in envelope.messages]
     outcomes = write.people.receive(receptions)
+    # At once: where something fails from here on and all of it is tried again, they are duplicates.
+    _count(write, source, [(one.kind, one.sent_at) for one in envelope.messages], outcomes, moment, transport)
     intents = [amending.edit(source.tenant_id, source.id, key, one, moment) for one in envelope.edits]
     intents += (amending.deletion(source.tenant_id, source.id, key, one, moment) for one in envelope.deletions)
     changes = write.commands.handle_many(intents) if intents else []
+    kinds = ["edit"] * len(envelope.edits) + ["deletion"] * len(envelope.deletions)
+    _count(write, source, [(kind, None) for kind in kinds], changes, moment, transport)
     done = [outcome for outcome in (*outcomes, *changes) if isinstance(outcome, Done)]
     duplicates = sum(outcome.duplicate for outcome in done)
     announced = sum(isinstance(change, Done) and not change.duplicate for change in changes)
@@ -100,19 +107,8 @@ def record(
     )
     if envelope.state is not None:
         _report(write, source, envelope.state, moment, transport)
-    _count(write, source, envelope, (*outcomes, *changes), moment, transport)
-    for ignored in envelope.ignored:
-        count_ignored(ignored.kind, ignored.reason)
-        if ignored.reason == "unknown":
-            _log.info("an unknown kind arrived", kind=ignored.kind, connection=str(source.id))
-    counted = {
-        "received": result.received,
-        "duplicate": duplicates,
-        "refused": result.refused,
-        "announced": announced,
-    }
-    for outcome, number in counted.items():
-        RECEIVED.labels(outcome).inc(number)
+    if transport not in _READS_AGAIN:
+        _count_ignored(write, source, envelope.ignored, transport)
     return result
 
 
@@ -127,34 +123,43 @@ def _report(write: WriteSide, source: Connection, told: InboundState, moment: da
 def _count(
     write: WriteSide,
     source: Connection,
-    envelope: Envelope,
+    kinds: Sequence[tuple[str, datetime | None]],
     outcomes: Sequence[Outcome],
     moment: datetime,
     transport: str,
 ) -> None:
-    """Count on the connection what became of a delivery: of its messages, edits and deletions, in that order."""
+    """Count what became of messages, by kind and time of sending; or of edits and deletions, which have no time."""
     counts: Counter[tuple[Became, str, str]] = Counter()
+    received: Counter[str] = Counter()
     newest: datetime | None = None
-    kinds = [
-        *((inbound.kind, inbound.sent_at) for inbound in envelope.messages),
-        *(("edit", None) for _ in envelope.edits),
-        *(("deletion", None) for _ in envelope.deletions),
-    ]
     for (kind, sent_at), outcome in zip(kinds, outcomes, strict=True):
-        if not isinstance(outcome, Done):
-            counts["refused", kind, _REFUSALS.get(type(outcome), "other")] += 1
-        elif outcome.duplicate:
-            counts["duplicate", kind, ""] += 1
-        else:
+        if isinstance(outcome, Done) and not outcome.duplicate:
             counts["accepted", kind, ""] += 1
+            received["announced" if sent_at is None else "received"] += 1
             newest = max(filter(None, (newest, sent_at)), default=None)
-    for ignored in envelope.ignored:
-        counts["ignored", ignored.kind, ignored.reason] += 1
+        elif transport in _READS_AGAIN:
+            continue
+        elif isinstance(outcome, Done):
+            counts["duplicate", kind, ""] += 1
+            received["duplicate"] += 1
+        else:
+            counts["refused", kind, _REFUSALS.get(type(outcome), "other")] += 1
+            received["refused"] += 1
     for (became, kind, reason), count in counts.items():
         write.activity.note(source, transport, became, kind=kind, reason=reason, count=count)
+    for label, count in received.items():
+        RECEIVED.labels(label).inc(count)
     # A history that is brought in later is no sign of life.
     if newest is not None and transport != "backfill":
         write.activity.saw(source, moment, sent_at=newest)
+
+
+def _count_ignored(write: WriteSide, source: Connection, ignored: Sequence[Ignored], transport: str) -> None:
+    for one in ignored:
+        write.activity.note(source, transport, "ignored", kind=one.kind, reason=one.reason)
+        count_ignored(one.kind, one.reason)
+        if one.reason == "unknown":
+            _log.info("an unknown kind arrived", kind=one.kind, connection=str(source.id))
 
 
 def reception(origin: Origin, key: TenantKey, inbound: InboundMessage, moment: datetime) -> Reception:

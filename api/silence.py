@@ -1,12 +1,15 @@
 """Connections that have been silent for longer than their own habit: found, said once, and taken back."""
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+import psycopg
 import structlog
+from eventsourcing.persistence import PersistenceError
 
 from adapters.event_store.datastore import once_more
 from api.wiring import WriteSide
@@ -28,10 +31,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class Silence:
-    """Looks at the habits of all connections, not more often than is worth while.
-
-    Connections that are new get their row in `connection_sweeps` here, since the habits say when they were registered.
-    """
+    """Looks at the habits of all connections, not more often than is worth while."""
 
     def __init__(self, write: WriteSide, clock: Callable[[], datetime]) -> None:
         self._write = write
@@ -40,26 +40,31 @@ class Silence:
         self._looked = float("-inf")
         self._head = -1  # of the log, at the last look
 
+    async def keep_looking(self, found: Callable[[], Sequence[Connection]], pause: float) -> None:
+        """Look, again and again, until cancelled; `found` are the connections as they are known by then.
+
+        For a task of its own: habits of a large installation take seconds. Whatever goes wrong is said and tried again.
+        """
+        while True:
+            if known := found():
+                try:
+                    await asyncio.to_thread(self.look, known)
+                except (PersistenceError, psycopg.Error) as error:
+                    _log.warning("who is silent can't be looked for; trying again", error=type(error).__name__)
+                except Exception:
+                    _log.exception("who is silent can't be looked for; trying again")
+            await asyncio.sleep(pause)
+
     @once_more
     def look(self, found: Sequence[Connection]) -> None:
-        """Look, if it is time or there are connections without a row; blocks on the database."""
+        """Look at these connections, if it is time; blocks on the database."""
         with self._write.datastore.get_connection() as conn:
-            known = {row["connection_id"] for row in _SWEEPING.known_sweeps(conn)}
-            fresh = [one for one in found if one.id not in known]
-            due = time.monotonic() - self._looked >= LOOK_EVERY_S and self._is_up_to_date(conn)
-            if not due and not fresh:
+            if time.monotonic() - self._looked < LOOK_EVERY_S or not self._is_up_to_date(conn):
                 return
             now = self._clock()
             habits = {connection_id(row["tenant_id"], row["name"]): row for row in _SWEEPING.habits(conn, at=now)}
-            for one in fresh:
-                registered = habits[one.id]["registered_at"] if one.id in habits else now
-                # Who is inactive is looked at again, and moved on, before it is swept.
-                _SWEEPING.put_sweep(
-                    conn, connection_id=one.id, tenant_id=one.tenant_id, name=one.name, not_before=registered
-                )
-            if due:
-                self._looked = time.monotonic()
-                self._judge(conn, {one.id: habits[one.id] for one in found if one.is_active and one.id in habits}, now)
+            self._looked = time.monotonic()
+            self._judge(conn, {one.id: habits[one.id] for one in found if one.is_active and one.id in habits}, now)
 
     def _is_up_to_date(self, conn: Any) -> bool:
         """Whether the read models have all that the log had at the last look: a projector that stands still makes every

@@ -11,7 +11,6 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -27,6 +26,7 @@ from adapters.settings import Settings
 from api.catching_up import Catcher, client_of, utc_now
 from api.known_connections import known_connections
 from api.silence import Silence
+from api.sweeps import Claim, enrol
 from api.waking import ask
 from api.wiring import WriteSide
 from domain.connections import Connection
@@ -57,18 +57,6 @@ _SWEEPING: Final = queries("sweeping")
 _log = structlog.stdlib.get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class _Claim:
-    """A connection in our hand, as it stood when it was taken."""
-
-    not_before: datetime
-    swept_until: datetime | None
-    deep_at: datetime | None
-    catch_up: bool
-    failures: int
-    last_error: str | None
-
-
 class Sweeper:
     """Sweeps all active connections; see the module. For one event loop."""
 
@@ -80,8 +68,10 @@ class Sweeper:
         self._most = timedelta(days=settings.catch_up_days)
         self._clock = clock
         self._silence = Silence(write, clock)
+        self._known: list[Connection] = []
         self._sources: dict[UUID, Connection] = {}
         self._refreshed = float("-inf")
+        self._for_long = False  # or for one turn, in which everybody is asked
         self._running: dict[UUID, tuple[asyncio.Task[None], str]] = {}
         self._woken: set[UUID] = set()
         self._bell = asyncio.Event()
@@ -101,7 +91,9 @@ class Sweeper:
             _log.info("sweeping is switched off", setting="EVOSENSE_SWEEP_SECONDS")
             await stop.wait()
             return
-        begun = False
+        begun, self._for_long = False, True
+        # Beside the sweep, which waits for nothing that it does not need.
+        looking = asyncio.create_task(self._silence.keep_looking(lambda: self._known, _TICK_S))
         try:
             while not stop.is_set():
                 try:
@@ -111,6 +103,7 @@ class Sweeper:
                     _log.error("the sweep can't work with the database; trying again", error=type(error).__name__)
                 await self._rest(stop)
         finally:
+            looking.cancel()
             await self._end()
 
     async def once(self, *, everything: bool = True) -> None:
@@ -119,6 +112,8 @@ class Sweeper:
         Raises `PersistenceError` and `psycopg.Error`.
         """
         try:
+            await self._refresh()
+            await asyncio.to_thread(self._silence.look, self._known)
             await self._look(begin=everything)
             while self._running:
                 await asyncio.wait([task for task, _ in self._running.values()])
@@ -146,8 +141,8 @@ class Sweeper:
     # ---------------------------------------------------------------------------------------------- whose turn it is
 
     async def _look(self, *, begin: bool) -> None:
-        """Begin with the connections whose turn it is; at times see which ones there are, and who is silent."""
-        if begin or time.monotonic() - self._refreshed >= _TICK_S:
+        """Begin with the connections whose turn it is; at times see which ones there are."""
+        if time.monotonic() - self._refreshed >= _TICK_S:
             await self._refresh()
         if begin:
             await self._ask(_SWEEPING.all_due, connection_ids=list(self._sources))
@@ -157,10 +152,10 @@ class Sweeper:
         await self._start(await asyncio.to_thread(self._due))
 
     async def _refresh(self) -> None:
-        found = await asyncio.to_thread(known_connections, self._write)
-        self._sources = {one.id: one for one in found if one.is_active and one.tenant_id is not None}
-        await asyncio.to_thread(self._silence.look, found)
-        if inactive := [one.id for one in found if not one.is_active]:
+        self._known = await asyncio.to_thread(known_connections, self._write)
+        self._sources = {one.id: one for one in self._known if one.is_active and one.tenant_id is not None}
+        await asyncio.to_thread(enrol, self._write, self._known)
+        if inactive := [one.id for one in self._known if not one.is_active]:
             await self._ask(_SWEEPING.keep_out, connection_ids=inactive, at=self._clock())
         self._refreshed = time.monotonic()
 
@@ -180,7 +175,7 @@ class Sweeper:
                 continue
             row = await self._ask(_SWEEPING.claim, connection_id=connection_id, holder=self.holder, lease=_LEASE_S)
             if row is not None:
-                task = asyncio.create_task(self._sweep(source, _Claim(**row)), name=f"sweep {connection_id}")
+                task = asyncio.create_task(self._sweep(source, Claim(**row)), name=f"sweep {connection_id}")
                 self._running[connection_id] = task, server
                 task.add_done_callback(partial(self._done, connection_id))
 
@@ -190,15 +185,15 @@ class Sweeper:
 
     # ------------------------------------------------------------------------------------------------- one connection
 
-    async def _sweep(self, source: Connection, claim: _Claim) -> None:
+    async def _sweep(self, source: Connection, claim: Claim) -> None:
         """Sweep a connection that is in our hand, and note how that went. Raises nothing but `CancelledError`."""
-        least_pause = 0.0
+        least_pause, hangs = 0.0, False
         try:
             deep = await self._fetch(source, claim)
         except EvolutionError as error:
             problem = str(error)
             if isinstance(error, EvolutionUnavailable):
-                least_pause = error.retry_after or 0.0
+                least_pause, hangs = error.retry_after or 0.0, error.problem == "timeout"
         except DomainError as error:
             problem = str(error)
         except TimeoutError:
@@ -215,8 +210,12 @@ class Sweeper:
             return
         with suppress(PersistenceError, psycopg.Error):
             await self._failed(source, claim, problem, least_pause)
+            if hangs and self._for_long:
+                server = rest_address(source.evo_ws_url)
+                others = [one.id for one in self._sources.values() if rest_address(one.evo_ws_url) == server]
+                await self._ask(_SWEEPING.put_off, connection_ids=others, pause=self._every)
 
-    async def _fetch(self, source: Connection, claim: _Claim) -> datetime | None:
+    async def _fetch(self, source: Connection, claim: Claim) -> datetime | None:
         """Fetch and record what is new; returns the time where it reached back further than usual."""
         now = self._clock()
         most = now - self._most
@@ -279,14 +278,14 @@ class Sweeper:
             until=until.isoformat(),
         )
 
-    async def _ended(self, source: Connection, claim: _Claim, deep: datetime | None) -> None:
+    async def _ended(self, source: Connection, claim: Claim, deep: datetime | None) -> None:
         # Not all at the same time for ever: each has a length of its own, a tenth more or less.
         pause = self._every * (0.9 + 0.2 * (source.id.int % 1000) / 1000)
         await self._ask(_SWEEPING.ended, connection_id=source.id, holder=self.holder, pause=pause, deep_at=deep)
         if claim.last_error is not None:
             _log.info("the sweep works again", connection=str(source.id))
 
-    async def _failed(self, source: Connection, claim: _Claim, problem: str, least_pause: float) -> None:
+    async def _failed(self, source: Connection, claim: Claim, problem: str, least_pause: float) -> None:
         pause = min(_LONGEST_BACK_OFF_S, max(least_pause, self._every * 2.0 ** min(claim.failures, 20)))
         await self._ask(
             _SWEEPING.failed,

@@ -1,17 +1,21 @@
-"""How the sweep of connections stands, for whoever shows it: the command line, the API, Prometheus."""
+"""How the sweep of connections stands: its rows, and for whoever shows it: the command line, the API, Prometheus."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+from eventsourcing.persistence import MapperDeserialisationError
 from prometheus_client import Gauge
 from psycopg import AsyncConnection
 
 from adapters.event_store.datastore import once_more
 from adapters.telemetry import REGISTRY
+from adapters.vault import VaultError
 from api.silence import ADVICE
 from api.wiring import WriteSide
+from domain.connections import Connection
 from sql import queries
 
 _SWEEPING: Final = queries("sweeping")
@@ -71,6 +75,36 @@ class ConnectionSweep(msgspec.Struct, frozen=True):
                 f"`evosense backfill --connection {self.connection_id} --since {since}` does it"
             )
         return found
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A connection in a process's hand, as it stood when it was taken."""
+
+    not_before: datetime
+    swept_until: datetime | None
+    deep_at: datetime | None
+    catch_up: bool
+    failures: int
+    last_error: str | None
+
+
+@once_more
+def enrol(write: WriteSide, found: Sequence[Connection]) -> None:
+    """Give the connections that are new their row, from their registration on; blocks on the database."""
+    with write.datastore.get_connection() as conn:
+        known = {row["connection_id"] for row in _SWEEPING.known_sweeps(conn)}
+    for one in found:
+        if one.id in known:
+            continue
+        try:
+            registered = write.log.history(one.id)[0].event.at
+        except (MapperDeserialisationError, VaultError):
+            continue  # its tenant was erased just now
+        with write.datastore.get_connection() as conn:
+            # Who is inactive is looked at again, and moved on, before it is swept.
+            _SWEEPING.put_sweep(
+                conn, connection_id=one.id, tenant_id=one.tenant_id, name=one.name, not_before=registered
+            )
 
 
 @once_more

@@ -4,6 +4,8 @@
 -- be asked, the longest gap of all counts. NULL below 50 messages or a week. Weeks are counted in UTC, and hours as
 -- metrics_hour has them. What lies in the silence that is going on is not asked: it must not become a habit.
 --
+-- The spans that hours are kept in have all of a tenant's connections, so each is read once, for all of them.
+--
 -- SECURITY DEFINER, as the writer sees no table of the read models; it answers with names, times and numbers alone.
 CREATE OR REPLACE FUNCTION evosense.connection_habits(p_at timestamptz)
 RETURNS TABLE (
@@ -18,36 +20,34 @@ RETURNS TABLE (
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
+    WITH active AS (
+        SELECT h.tenant_id, h.connection_id, h.hour, sum(h.messages) AS messages,
+            max(h.hour) OVER (PARTITION BY h.tenant_id, h.connection_id) AS last_hour
+        FROM evosense.metrics_hour h
+        -- The five weeks before the last hour, which is of the last eight weeks.
+        WHERE h.hour > p_at - INTERVAL '91 days' AND h.hour <= p_at
+            -- The same for the spans that hours are kept in, by which they are found.
+            AND h.since > p_at - INTERVAL '91 days 6 hours' AND h.since <= p_at
+        GROUP BY h.tenant_id, h.connection_id, h.hour
+    ),
+    known AS MATERIALIZED (
+        SELECT a.tenant_id, a.connection_id, array_agg(a.hour ORDER BY a.hour) AS hours, sum(a.messages) AS messages,
+            min(a.hour) AS first_hour, max(a.hour) AS last_hour
+        FROM active a
+        WHERE a.last_hour > p_at - INTERVAL '56 days' AND a.hour > a.last_hour - INTERVAL '35 days'
+        GROUP BY a.tenant_id, a.connection_id
+    )
     SELECT c.tenant_id, c.name::text, c.is_active, c.created_at, coalesce(known.messages, 0)::bigint, newest.at,
         CASE WHEN known.messages >= 50 AND known.first_hour <= known.last_hour - INTERVAL '7 days'
             THEN round(1.5 * extract(epoch FROM INTERVAL '1 hour' + coalesce(sampled.quiet, longest.quiet)))::bigint
         END
     FROM evosense.connections_evolutionconnection c
-    CROSS JOIN LATERAL (
-        SELECT max(h.hour) AS hour
-        FROM evosense.metrics_hour h
-        WHERE h.tenant_id = c.tenant_id AND h.connection_id = c.id
-            AND h.hour > p_at - INTERVAL '56 days' AND h.hour <= p_at
-            -- The same for the spans that hours are kept in, by which they are found.
-            AND h.since > p_at - INTERVAL '56 days 6 hours' AND h.since <= p_at
-    ) last
-    CROSS JOIN LATERAL (
-        SELECT array_agg(active.hour) AS hours, sum(active.messages) AS messages, min(active.hour) AS first_hour,
-            max(active.hour) AS last_hour
-        FROM (
-            SELECT h.hour, sum(h.messages) AS messages
-            FROM evosense.metrics_hour h
-            WHERE h.tenant_id = c.tenant_id AND h.connection_id = c.id
-                AND h.hour > last.hour - INTERVAL '35 days' AND h.hour <= last.hour
-                AND h.since > last.hour - INTERVAL '35 days 6 hours' AND h.since <= last.hour
-            GROUP BY h.hour
-        ) active
-    ) known
+    LEFT JOIN known ON known.tenant_id = c.tenant_id AND known.connection_id = c.id
     CROSS JOIN LATERAL (
         SELECT max(m.created_at) AS at
         FROM evosense.messages_message m
         WHERE m.tenant_id = c.tenant_id AND m.connection_id = c.id
-            AND m.created_at >= last.hour AND m.created_at <= p_at
+            AND m.created_at >= known.last_hour AND m.created_at <= p_at
     ) newest
     CROSS JOIN LATERAL (
         SELECT CASE WHEN count(DISTINCT asked.week) >= 2 THEN max(asked.quiet) END AS quiet

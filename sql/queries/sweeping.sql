@@ -89,6 +89,13 @@ SET claimed_by = NULL, claimed_until = NULL, failures = failures + 1, last_error
     next_due_at = clock_timestamp() + make_interval(secs => :pause), catch_up = catch_up OR :catch_up
 WHERE connection_id = :connection_id AND claimed_by = :holder;
 
+-- name: put_off(connection_ids, pause)!
+-- Their server does not answer, as another connection's turn has shown: each would keep one waiting for nothing.
+UPDATE evosense_ops.connection_sweeps
+SET next_due_at = clock_timestamp() + make_interval(secs => :pause)
+WHERE connection_id = ANY(:connection_ids) AND next_due_at <= clock_timestamp()
+    AND (claimed_until IS NULL OR claimed_until <= clock_timestamp());
+
 -- name: release(holder)!
 -- A process ends: others need not wait.
 UPDATE evosense_ops.connection_sweeps
@@ -127,12 +134,13 @@ WHERE :tenant_id::uuid IS NULL OR tenant_id = :tenant_id::uuid
 ORDER BY name, connection_id;
 
 -- name: overdue(connection_ids)^
--- How many of these have waited for over two minutes and are in no process's hand, or are not known to any; and the last
--- time that one was begun with.
+-- How many of these have waited for over two minutes and are in no process's hand, or are not known to any; how many are
+-- in one's hand, and the last time that one was begun with.
 SELECT
     cardinality(:connection_ids::uuid[]) - count(*) FILTER (
         WHERE s.next_due_at > clock_timestamp() - INTERVAL '2 minutes' OR s.claimed_until > clock_timestamp()
     ) AS overdue,
+    count(*) FILTER (WHERE s.claimed_until > clock_timestamp()) AS in_hand,
     max(s.last_started_at) AS last_started_at
 FROM evosense_ops.connection_sweeps s
 WHERE s.connection_id = ANY(:connection_ids::uuid[]);

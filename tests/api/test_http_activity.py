@@ -6,9 +6,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from eventsourcing.persistence import PersistenceError
 
-from adapters.evolution import Envelope, InboundState
+from adapters.evolution import Envelope, InboundEdit, InboundState, parse_object
 from api.receiving import MAX_DOCUMENT, record
 from domain.connections import connection, connection_id
 from domain.errors import NotAllowed
@@ -156,6 +158,30 @@ def test_a_deactivated_connection_takes_nothing_over_any_transport(system: Syste
     assert system.deliver(watched.hook, envelope("oi", "D1", 1761134400))["received"] == 1
     source = system.services.aggregates.load(connection(watched.stream_id))
     assert record(system.write, source, empty, utc_now(), "nats").refused == 0
+
+
+@pytest.mark.parametrize("breaks", ["amending.edit", "_report"])
+def test_what_was_recorded_before_something_broke_is_counted_as_new(
+    system: System, watched: Watched, monkeypatch: pytest.MonkeyPatch, breaks: str
+) -> None:
+    source = system.services.aggregates.load(connection(watched.stream_id))
+    body = {**envelope("oi", f"B{len(breaks)}", 1761134400), "instance": watched.name}
+    edit = InboundEdit(external_id="not there", chat=None, from_me=None, text="olá", edited_at=None)
+    told = InboundState(state="open", reason=None)
+    delivery = msgspec.structs.replace(parse_object(body, now=utc_now()), edits=(edit,), state=told)
+
+    def broken(*_: object) -> None:
+        raise PersistenceError("the database is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"api.receiving.{breaks}", broken)
+        with pytest.raises(PersistenceError):
+            record(system.write, source, delivery, utc_now(), "nats")
+    record(system.write, source, delivery, utc_now(), "nats")
+    counts = watched.counts()
+    assert counts[("nats", "accepted", "conversation", "")] == 1
+    assert counts[("nats", "duplicate", "conversation", "")] == 1
+    assert watched.shown()["last_message_at"] is not None
 
 
 def test_counts_by_the_hour(system: System, watched: Watched) -> None:

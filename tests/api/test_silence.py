@@ -9,7 +9,7 @@ import pytest
 from adapters.settings import Settings
 from api.known_connections import known_connections
 from api.silence import Silence
-from api.sweeps import ConnectionSweep, sweeps
+from api.sweeps import ConnectionSweep, enrol, sweeps
 from api.wiring import ReadSide, WriteSide
 from domain.connections import (
     ActivateConnection,
@@ -75,7 +75,9 @@ class Shop:
         """Look now, whenever it was looked last."""
         silence = silence or self.silence
         silence._looked = float("-inf")
-        silence.look(known_connections(self._write))
+        found = known_connections(self._write)
+        enrol(self._write, found)
+        silence.look(found)
         (found,) = [one for one in sweeps(self._write, self.tenant) if one.connection_id == self.id]
         return found
 

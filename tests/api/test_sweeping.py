@@ -6,21 +6,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
+from adapters import evolution_api
 from api import sweeping
 from api.known_connections import known_connections
 from api.liveness import NotWorking, check_role
-from api.silence import Silence
 from api.sweeping import Sweeper
-from api.sweeps import ConnectionSweep, sweeps
+from api.sweeps import ConnectionSweep, enrol, sweeps
 from api.waking import CatchUp, TableWaker
 from domain.connections import ActivateConnection, DeactivateConnection, connection, connection_id
 from tests.support.find_messages_server import TOKEN, FindMessagesServer, row
 from tests.support.http import Account, System, utc_now
-from tests.support.systems import wait_for
+from tests.support.systems import administrator, wait_for
 
-HOUR = timedelta(hours=1)
+HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 
 
 class Place:
@@ -139,6 +140,35 @@ async def test_what_was_sent_just_now_is_recorded_and_missed_by_nobody(place: Pl
     assert place.stored() == 7
 
 
+async def test_what_is_read_again_is_not_counted_again(place: Place, capfd: pytest.CaptureFixture[str]) -> None:
+    refused = row("BROKEN", int(place.now.timestamp()) - 100)
+    refused["key"]["id"] = "x" * 2000
+    unknown = row("UNKNOWN", int(place.now.timestamp()) - 100)
+    unknown |= {"messageType": "teleportMessage", "message": {"teleportMessage": {}}}
+    place.delivered(place.happens(2, timedelta(minutes=2)))
+    place.server.instances[place.name] += [refused, unknown]
+    place.happens(3, timedelta(minutes=2))
+    metrics = place.system.client.get("/metrics").text
+    for _ in range(3):
+        assert (await place.sweep()).last_error is None
+    place.system.write.activity.flush()
+    with administrator(place.system.settings) as admin:
+        counted = admin.execute(
+            "SELECT outcome, kind, count FROM evosense_ops.connection_activity "
+            "WHERE connection_id = %s AND transport = 'sweep' AND hour = '-infinity'",
+            (place.id,),
+        ).fetchall()
+    assert counted == [("accepted", "conversation", 3)]
+    shown = capfd.readouterr()
+    assert "an unknown kind arrived" not in shown.out + shown.err
+    after = place.system.client.get("/metrics").text
+    for name in ("duplicate", "refused"):
+        series = f'evosense_webhook_messages_total{{outcome="{name}"}}'
+        assert [line for line in after.splitlines() if series in line] == [
+            line for line in metrics.splitlines() if series in line
+        ]
+
+
 async def test_a_long_pause_is_a_gap_of_ours(place: Place) -> None:
     await place.sweep()
     place.now += timedelta(hours=3)
@@ -187,8 +217,7 @@ async def test_a_gap_that_is_too_long_is_said_and_left_to_backfill(place: Place)
 
 
 async def test_who_was_never_swept_begins_some_days_ago_without_complaint(place: Place) -> None:
-    silence = Silence(place.system.write, place.clock)
-    await asyncio.to_thread(silence.look, known_connections(place.system.write))
+    await asyncio.to_thread(enrol, place.system.write, known_connections(place.system.write))
     place.change("not_before = not_before - interval '20 days'")
     after = await place.sweep()
     assert after.troubles() == []
@@ -389,6 +418,29 @@ async def test_a_sweep_that_takes_too_long_is_given_up(place: Place, monkeypatch
     place.server.released.set()
 
 
+async def test_a_server_that_hangs_keeps_nobody_waiting(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evolution_api, "TOTAL_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(sweeping, "_TRIES", 1)
+    await place.sweep()
+    with FindMessagesServer() as hung:
+        hung.faults.extend(["hang"] * 20)
+        away = [place.register(hung.url) for _ in range(5)]
+        hung.instances.update({name: [] for name, _, _ in away})
+        stop = asyncio.Event()
+        running = asyncio.create_task(place.sweeper().run(stop))
+        await until(lambda: sum(place.standing(one).failures for _, one, _ in away if known(place, one)) == 2)
+        await until(lambda: all(place.standing(one).next_due_at > utc_now() + 4 * MINUTE for _, one, _ in away))
+        stop.set()
+        await running
+        # Two were enough to see it.
+        assert len(hung.requests) == 2
+        assert sum(place.standing(one).last_started_at is None for _, one, _ in away) == 3
+
+
+def known(place: Place, identifier: UUID) -> bool:
+    return identifier in {one.connection_id for one in sweeps(place.system.write)}
+
+
 async def test_an_older_server_is_read_once_for_all_windows(place: Place) -> None:
     place.server.style = "unfiltered"
     place.now += 4 * HOUR
@@ -400,6 +452,42 @@ async def test_an_older_server_is_read_once_for_all_windows(place: Place) -> Non
     assert place.stored() == 150
     assert after.found_catching_up == 150
     assert len(place.server.asked(place.name)) <= 4
+
+
+async def test_the_look_for_silence_keeps_nobody_waiting(place: Place, capfd: pytest.CaptureFixture[str]) -> None:
+    place.system.projected()
+    place.happens(4, timedelta(minutes=5))
+    stop = asyncio.Event()
+    with administrator(place.system.settings) as admin, admin.transaction(force_rollback=True):
+        # Habits can't be read, and the sweep does without.
+        admin.execute("LOCK TABLE evosense.metrics_span IN ACCESS EXCLUSIVE MODE")
+        running = asyncio.create_task(place.sweeper().run(stop))
+        await until(lambda: waits_for_a_lock(admin))
+        await until(lambda: place.standing().found_catching_up == 4)
+    stop.set()
+    await running
+    with administrator(place.system.settings) as admin:
+        admin.execute("REVOKE EXECUTE ON FUNCTION evosense.connection_habits(timestamptz) FROM evosense_writer")
+        try:
+            place.happens(3, timedelta(minutes=4))
+            stop.clear()
+            running = asyncio.create_task(place.sweeper().run(stop))
+            await until(lambda: place.standing().found_catching_up == 7)
+            shown = ""
+            async with asyncio.timeout(30):
+                while "who is silent can't be looked for" not in shown:
+                    await asyncio.sleep(0.01)
+                    captured = capfd.readouterr()
+                    shown += captured.out + captured.err
+            stop.set()
+            await running
+        finally:
+            admin.execute("GRANT EXECUTE ON FUNCTION evosense.connection_habits(timestamptz) TO evosense_writer")
+
+
+def waits_for_a_lock(conn: psycopg.Connection[Any]) -> bool:
+    row = conn.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()
+    return row is not None and row[0] > 0
 
 
 async def test_switched_off_nothing_is_asked(place: Place) -> None:
@@ -422,7 +510,12 @@ async def test_whether_it_works_is_seen_from_outside(place: Place) -> None:
         await asyncio.to_thread(check_role, place.system.settings, "sweep", patience=0.1)
     place.change("claimed_by = 'x', claimed_until = now() + interval '1 minute'")
     await asyncio.to_thread(check_role, place.system.settings, "sweep", patience=0.1)
+    # Others wait for a server that is slow, and somebody is at it.
+    place.register()
+    await asyncio.to_thread(check_role, place.system.settings, "sweep", patience=0.1)
     place.change("claimed_by = NULL, claimed_until = NULL")
+    with pytest.raises(NotWorking, match="2 overdue"):
+        await asyncio.to_thread(check_role, place.system.settings, "sweep", patience=0.1)
 
 
 async def test_prometheus_and_a_tenant_see_how_it_stands(place: Place) -> None:

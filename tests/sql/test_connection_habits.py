@@ -51,9 +51,24 @@ class Shop:
         """So many in each of the hours; the last one half an hour into it."""
         self._conn.execute("SET ROLE evosense_projector")
         with self._conn.cursor() as cursor:
+            spans: dict[datetime, list[int]] = {}
+            for hour in sorted(hours):
+                spans.setdefault(hour.replace(hour=hour.hour // 6 * 6), []).extend([hour.hour % 6] * 2)
             cursor.executemany(
-                "INSERT INTO evosense.metrics_hour VALUES (%s, %s, %s, 'customer', %s, 'neutro', %s, 0, 0, 0)",
-                [(self.tenant, hour, self.id, emotion, each) for hour in hours for emotion in ("alegria", "")],
+                "INSERT INTO evosense.metrics_span VALUES (%s, %s, %s::smallint[], %s::bigint[], %s::text[], "
+                "%s::text[], %s::text[], %s::integer[], %s::bigint[], %s::integer[], %s::integer[])",
+                [
+                    (
+                        self.tenant,
+                        since,
+                        within,
+                        *([value] * len(within) for value in (self.id, "customer")),
+                        ["", "alegria"] * (len(within) // 2),
+                        ["", "neutro"] * (len(within) // 2),
+                        *([value] * len(within) for value in (each, 0, 0, 0)),
+                    )
+                    for since, within in spans.items()
+                ],
             )
             cursor.executemany(
                 "INSERT INTO evosense.messages_message "
@@ -145,6 +160,19 @@ def test_other_connections_change_nothing(conn: psycopg.Connection) -> None:
     other.messages(*hours(5, lambda _: True))
     assert shop.expected(NOW + timedelta(days=4)) == 1.5 * (46 + 1) * HOUR
     assert other.expected() == 1.5 * HOUR
+
+
+def test_each_span_is_read_once_however_many_connections_there_are(conn: psycopg.Connection) -> None:
+    for _ in range(5):
+        Shop(conn).messages(*hours(2, office))
+    with conn.transaction():
+        conn.execute("SELECT * FROM evosense.connection_habits(%s)", (NOW,))
+        (read,) = conn.execute(
+            "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_all_tables "
+            "WHERE relid = 'evosense.metrics_span'::regclass"
+        ).fetchone() or (0,)
+        (there,) = conn.execute("SELECT count(*) FROM evosense.metrics_span").fetchone() or (0,)
+    assert 0 < read <= there
 
 
 @pytest.mark.parametrize("role", ["evosense_app", "public"])
