@@ -1,7 +1,7 @@
 """The labelled messages, the pairs, and the distractors; which half each of them is in.
 
-Which half is held out is a rule over the files' order, fixed before anything was measured: no label or answer of a model
-has a part in it.
+Which half is held out is a rule over the files' order, fixed before anything was measured: no label and no answer of a
+model has a part in it.
 """
 
 import csv

@@ -149,7 +149,7 @@ def test_the_template_hash_covers_the_constants(monkeypatch: pytest.MonkeyPatch)
     before = OfflineAnalyser().template_hash
     assert len(before) == 64
     assert before == OfflineAnalyser().template_hash
-    monkeypatch.setattr(offline, "LEXICON_WEIGHT", 1.7)
+    monkeypatch.setattr(offline, "LEXICON_WEIGHT", 0.8)
     other_constant = OfflineAnalyser().template_hash
     monkeypatch.undo()
     monkeypatch.setattr(anchors, "anchors_file", lambda: b"other anchors")
@@ -158,7 +158,7 @@ def test_the_template_hash_covers_the_constants(monkeypatch: pytest.MonkeyPatch)
 
 def test_names_fit_their_columns() -> None:
     analyser = OfflineAnalyser()
-    assert (analyser.model_name, analyser.prompt_version) == ("evosense-offline-1", "offline-1")
+    assert (analyser.model_name, analyser.prompt_version) == ("evosense-offline-2", "offline-2")
 
 
 def test_a_locale_without_utf_8_is_explained() -> None:
