@@ -27,8 +27,8 @@ _FILTERS: Final = {"filters": Provide(search_filters, sync_to_thread=False)}
 #: by meaning would compare every vector.
 _DEPTH: Final = 60
 _DEPTH_MAX: Final = 200
-#: The least cosine of a hit by meaning, unless another is asked for. Chosen for the offline embedder, on the tuning half of
-#: benchmarks/quality: of two texts that mean the same, three in four are nearer.
+#: The least cosine of a hit by meaning, unless another is asked for. Chosen for the offline embedder, on the
+#: tuning half of benchmarks/quality: of two texts that mean the same, four in five are nearer.
 THRESHOLD: Final = 0.2
 #: How often a search begins again because the tenant's model changed under it.
 _TRIES: Final = 3

@@ -5,6 +5,8 @@ the same matter (`concepts.toml`) share a coordinate, and every other word has o
 """
 
 import hashlib
+import itertools
+import math
 import re
 import tomllib
 import unicodedata
@@ -46,14 +48,17 @@ class _Vocabulary:
                 table.setdefault(entry.removesuffix("."), []).append(number)
         self.longest = max(map(len, self.beginnings))
 
-    def matters(self, words: str) -> list[int]:
-        """The matters that a word, or two, stand for: by the whole, or else by the longest beginning that is known."""
-        if words in self.words:
-            return self.words[words]
-        for end in range(min(len(words), self.longest), 1, -1):
-            if words[:end] in self.beginnings:
-                return self.beginnings[words[:end]]
-        return []
+    def matters(self, word: str) -> list[int]:
+        """The matters that a word stands for: by the whole, or else by the longest beginning that is known."""
+        return self.words.get(word) or self._by_beginning(word, 2)
+
+    def matters_of_two(self, first: str, second: str) -> list[int]:
+        """The same for two words that are known together."""
+        return self._by_beginning(f"{first} {second}", len(first) + 2)
+
+    def _by_beginning(self, words: str, least: int) -> list[int]:
+        ends = range(min(len(words), self.longest), least - 1, -1)
+        return next((self.beginnings[words[:end]] for end in ends if words[:end] in self.beginnings), [])
 
 
 def coordinates(text: str) -> Coordinates:
@@ -88,8 +93,8 @@ def _features(text: str) -> dict[str, float]:
 def _weighted(text: str) -> Iterator[tuple[str, float]]:
     vocabulary = _vocabulary()
     words = _WORD.findall(unicodedata.normalize("NFKD", text.lower()).encode("ascii", "ignore").decode("ascii"))
-    for first, second in zip(words, words[1:], strict=False):
-        for matter in vocabulary.matters(f"{first} {second}") if f"{first} {second}" else ():
+    for first, second in itertools.pairwise(words):
+        for matter in vocabulary.matters_of_two(first, second):
             yield f"#{matter}", 1.0
     for word in words:
         if word in vocabulary.silent:
@@ -111,4 +116,4 @@ def _direction(feature: str) -> Coordinates:
     direction = np.zeros(WIDTH)
     for place, sign in zip(drawn[::2], drawn[1::2], strict=True):
         direction[place] += 1.0 if sign & 1 else -1.0
-    return direction / np.sqrt(SPREAD)
+    return direction / math.sqrt(SPREAD)
