@@ -20,11 +20,11 @@ from domain.ports import EMOTIONS
 #: How fast an anchor's influence fades with its cosine distance: by 1/e over this much.
 WIDTH: Final = 0.5
 #: How much words in common count, beside the distance of meaning.
-WORD_WEIGHT: Final = 0.6
+WORD_WEIGHT: Final = 1.0
 #: Letters that tell one word from another; what follows is taken for its ending.
 STEM: Final = 6
 #: Ridge: how much of an anchor's label may be put down to chance.
-RIDGE: Final = 0.3
+RIDGE: Final = 0.5
 #: What is believed of a message like no anchor: that it is neutral. The rest is shared by all emotions alike.
 NEUTRAL_PRIOR: Final = 0.4
 #: How far apart two scores are when one emotion's share is e times the other's.

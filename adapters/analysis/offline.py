@@ -23,7 +23,7 @@ PROMPT_VERSION: Final = "offline-2"
 SUB_BATCH: Final = 64
 
 #: The constants of the blend, chosen like those of `anchors`. Shares are what `Anchors.emotions` gives.
-LEXICON_WEIGHT: Final = 0.7  # an emotion's share times e^(weight * polarity of the words), or its inverse
+LEXICON_WEIGHT: Final = 1.0  # an emotion's share times e^(weight * polarity of the words), or its inverse
 FEELING_WEIGHT: Final = 0.6  # the neutral share divided by e^(weight * |polarity of the words|)
 CUE_SHARE: Final = 0.3  # added to an emotion's share for each cue of it
 RAISED_VOICE: Final = 0.5  # part of frustration's share that becomes anger in capitals or behind "!!"

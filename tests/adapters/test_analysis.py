@@ -149,7 +149,7 @@ def test_the_template_hash_covers_the_constants(monkeypatch: pytest.MonkeyPatch)
     before = OfflineAnalyser().template_hash
     assert len(before) == 64
     assert before == OfflineAnalyser().template_hash
-    monkeypatch.setattr(offline, "LEXICON_WEIGHT", 0.8)
+    monkeypatch.setattr(offline, "LEXICON_WEIGHT", 0.9)
     other_constant = OfflineAnalyser().template_hash
     monkeypatch.undo()
     monkeypatch.setattr(anchors, "anchors_file", lambda: b"other anchors")
