@@ -54,7 +54,7 @@ class Anchors:
         self.sentiments = np.array([groups[named.index(emotion)]["sentiment"] for emotion in EMOTIONS])
         self._encoder = encoder
         sentences = [anchor for group in groups for anchor in group["anchors"]]
-        self._vectors = encoder.encode(sentences).astype(np.float64)
+        self._vectors = encoder.encode_together(sentences).astype(np.float64)
         self._words = _WordIndex(sentences)
         labels = [EMOTIONS.index(group["emotion"]) for group in groups for _ in group["anchors"]]
         self._prior = np.full(len(EMOTIONS), (1 - NEUTRAL_PRIOR) / len(EMOTIONS))

@@ -102,14 +102,14 @@ def test_what_is_shouted(text: str, shouted: bool) -> None:
 
 
 async def test_paraphrases_are_found_among_thirty() -> None:
-    """Measured: 15 of 30 first, 22 of 30 among the first five; a hashed bag of words 1 and 7."""
+    """Measured: 23 of 30 first, 26 among the first five; without concepts 15 and 22, a hashed bag of words 1 and 7."""
     embedder = OfflineEmbedder()
     questions = _array(await embedder.embed([question for question, _ in PAIRS]))
     answers = _array(await embedder.embed([answer for _, answer in PAIRS]))
     cosines = questions @ answers.T
     ranks = (cosines > np.diag(cosines)[:, None]).sum(axis=1)
-    assert (ranks < 1).sum() >= 14
-    assert (ranks < 5).sum() >= 21
+    assert (ranks < 1).sum() >= 21
+    assert (ranks < 5).sum() >= 24
 
 
 async def test_calls_at_the_same_time_load_the_model_once_and_agree() -> None:
