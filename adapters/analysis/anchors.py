@@ -30,8 +30,10 @@ NEUTRAL_PRIOR: Final = 0.4
 #: How far apart two scores are when one emotion's share is e times the other's.
 TEMPERATURE: Final = 0.1
 
-_WORD: Final = re.compile(r"[a-z0-9]+|\?")
-_NEGATIONS: Final = frozenset({"nao", "nunca", "jamais", "nem", "sem"})
+#: What is a word, without accents and in lower case...
+WORD: Final = re.compile(r"[a-z0-9]+|\?")
+#: ...and what makes another one of the next.
+NEGATIONS: Final = frozenset({"nao", "nunca", "jamais", "nem", "sem"})
 
 
 class Anchors:
@@ -120,8 +122,8 @@ def _stems(text: str) -> list[str]:
     ascii_text = unicodedata.normalize("NFKD", canonical(text).lower()).encode("ascii", "ignore").decode("ascii")
     stems: dict[str, None] = {}
     before = ""
-    for word in _WORD.findall(ascii_text):
-        stems[f"nao {word[:STEM]}" if before in _NEGATIONS else word[:STEM]] = None
+    for word in WORD.findall(ascii_text):
+        stems[f"nao {word[:STEM]}" if before in NEGATIONS else word[:STEM]] = None
         before = word
     return list(stems)
 

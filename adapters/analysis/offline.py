@@ -79,7 +79,7 @@ class OfflineAnalyser:
             anchors.anchors_file(),
             cues.cues_file(),
             lexicon.lexicon_file(),
-            irony.PRAISE.pattern.encode(),
+            f"{irony.PRAISE.pattern} {anchors.WORD.pattern} {sorted(anchors.NEGATIONS)}".encode(),
             repr(constants).encode(),
         )
         # Each part is hashed by itself: no part can take a byte from its neighbour.
