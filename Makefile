@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up down status test check format unit bench bench-append bench-projections bench-search bench-metrics soak lock clean
+.PHONY: help venv demo up down status test check format unit bench eval bench-append bench-projections bench-search bench-metrics soak lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ bench-metrics: $(READY) ## Measure the metrics beside the documented view, and w
 
 bench-search: $(READY) ## Measure the searches beside the documented design (some ten minutes; --vectors 20000 is quick)
 	@$(BIN)/python -m benchmarks.search
+
+eval: $(READY) ## Measure how good the models are (two minutes); writes docs/quality.md
+	@$(BIN)/python -m benchmarks.quality
 
 soak: $(READY) ## Long runs under fire: the order of the log, random operations, kill -9
 	@echo "a million events, many writers, one reader (a few minutes)"

@@ -1,7 +1,7 @@
 """What messages can be filtered by, in lists and in searches."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from litestar.params import Parameter
@@ -38,6 +38,10 @@ class Filters(msgspec.Struct, frozen=True):
     sentiment_max: float | None
     emotion: str | None
     author: str | None
+
+
+#: What lets every message pass.
+NO_FILTERS: Final = Filters(*(None,) * 8)
 
 
 def search_filters(

@@ -11,21 +11,21 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from adapters.analysis import anchors, cues, lexicon, summary
+from adapters.analysis import anchors, cues, irony, lexicon, summary
 from adapters.embeddings import SentenceEncoder, shared_encoder
 from adapters.embeddings.chat_text import bounded, is_shouted
 from domain.ports import EMOTIONS, TONES, Analysis
 
-MODEL_NAME: Final = "evosense-offline-1"
-PROMPT_VERSION: Final = "offline-1"
+MODEL_NAME: Final = "evosense-offline-2"
+PROMPT_VERSION: Final = "offline-2"
 
 #: Texts for which a thread is taken at once (about 0.15 s).
 SUB_BATCH: Final = 64
 
 #: The constants of the blend, chosen like those of `anchors`. Shares are what `Anchors.emotions` gives.
-LEXICON_WEIGHT: Final = 1.6  # an emotion's share times e^(weight * polarity of the words), or its inverse
-FEELING_WEIGHT: Final = 1.2  # the neutral share divided by e^(weight * |polarity of the words|)
-CUE_SHARE: Final = 0.15  # added to an emotion's share for each cue of it
+LEXICON_WEIGHT: Final = 1.0  # an emotion's share times e^(weight * polarity of the words), or its inverse
+FEELING_WEIGHT: Final = 0.6  # the neutral share divided by e^(weight * |polarity of the words|)
+CUE_SHARE: Final = 0.3  # added to an emotion's share for each cue of it
 RAISED_VOICE: Final = 0.5  # part of frustration's share that becomes anger in capitals or behind "!!"
 NEUTRAL_BOUND: Final = 0.09  # |sentiment| of a neutral message at most; the documented view counts from 0.1
 FIRMNESS: Final = 0.4  # part of an emotion's worth that stands however narrow its majority
@@ -79,6 +79,7 @@ class OfflineAnalyser:
             anchors.anchors_file(),
             cues.cues_file(),
             lexicon.lexicon_file(),
+            f"{irony.PRAISE.pattern} {anchors.WORD.pattern} {sorted(anchors.NEGATIONS)}".encode(),
             repr(constants).encode(),
         )
         # Each part is hashed by itself: no part can take a byte from its neighbour.
@@ -93,7 +94,7 @@ class OfflineAnalyser:
 
     def _analyse(self, texts: Sequence[str]) -> list[Analysis]:
         rules = self._rules()
-        shares = rules.anchors.emotions(self._encoder.encode(texts))
+        shares = rules.anchors.emotions(texts)
         return [_judge(rules, bounded(text), votes) for text, votes in zip(texts, shares, strict=True)]
 
     def _rules(self) -> _Rules:
@@ -106,6 +107,11 @@ class OfflineAnalyser:
 def _judge(rules: _Rules, text: str, votes: npt.NDArray[np.float64]) -> Analysis:
     shouted = is_shouted(text)
     words = rules.lexicon.polarity(text, shouted=shouted)
+    if (left := irony.without_praise(text)) is not None:
+        votes_without = rules.anchors.emotions([left])[0]
+        if votes_without[_NEGATIVE].sum() > irony.DOUBT:
+            votes = (1 - irony.WEIGHT) * votes + irony.WEIGHT * votes_without
+            words = min(words, 0.0)
     shares = _blend(rules, text, votes, words, raised=shouted or "!!" in text)
     sentiment, emotion = _verdict(shares, rules.anchors.sentiments)
     return Analysis(
@@ -163,7 +169,7 @@ def _tone(named: frozenset[str], emotion: str, sentiment: float, *, shouted: boo
 
 def _constants() -> dict[str, object]:
     """Return the constants of every module that shapes an answer, by module and name."""
-    modules = (anchors, cues, lexicon, summary)
+    modules = (anchors, cues, irony, lexicon, summary)
     own = {name: value for name, value in globals().items() if name.isupper() and not name.startswith("_")}
     return {
         **own,

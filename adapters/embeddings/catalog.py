@@ -26,9 +26,12 @@ class Embedders:
 
 @cache
 def offline_embedders() -> Embedders:
-    """The offline ones: texts in the form of chat spelt out (the default), and as they were written.
+    """The offline ones: with concepts (the default), and without them from chat spelt out and from what was written.
 
-    Nothing is loaded before the first text, and both share the weights.
+    The second was the default before there were concepts: its tenants are searched until they have moved. Nothing is
+    loaded before the first text, and all share the weights.
     """
     chat = shared_encoder()
-    return Embedders(OfflineEmbedder(chat), OfflineEmbedder(SentenceEncoder(form="plain", weights=chat.weights)))
+    plain = SentenceEncoder(form="plain", weights=chat.weights)
+    without = (OfflineEmbedder(encoder, with_concepts=False) for encoder in (chat, plain))
+    return Embedders(OfflineEmbedder(chat), *without)

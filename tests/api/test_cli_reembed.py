@@ -15,7 +15,7 @@ from tests.support.spec import NOW
 from tests.support.systems import administrator, drain
 from tests.support.world import record
 
-CHAT, PLAIN = (embedder.model_name for embedder in offline_embedders())
+CHAT, BEFORE, PLAIN = (embedder.model_name for embedder in offline_embedders())
 MESSAGES = 1500
 
 
@@ -72,7 +72,7 @@ def vectors(system: System) -> dict[str, int]:
 
 def test_wrong_names_are_told_what_would_be_right(system: System) -> None:
     assert told(system, "--tenant", "Loja 0", "--model", "gpt", rc=1) == (
-        f"there is no model 'gpt'; there are: {CHAT}, {PLAIN}\n"
+        f"there is no model 'gpt'; there are: {CHAT}, {BEFORE}, {PLAIN}\n"
     )
     nobody = told(system, "--tenant", "Loja 9", "--model", PLAIN, rc=1)
     assert nobody == "no tenant is called 'Loja 9': `evosense reembed --list` shows the tenants\n"

@@ -1,0 +1,1 @@
+"""How good the models are: labelled messages, paraphrases to be found, metrics, and speed. See docs/quality.md."""
