@@ -26,7 +26,7 @@ from adapters.settings import Settings
 from api.catching_up import Catcher, client_of, utc_now
 from api.known_connections import known_connections
 from api.silence import Silence
-from api.sweeps import Claim, enrol
+from api.sweeps import Claim, enrol, forget_erased
 from api.waking import ask
 from api.wiring import WriteSide
 from domain.connections import Connection
@@ -155,6 +155,7 @@ class Sweeper:
         self._known = await asyncio.to_thread(known_connections, self._write)
         self._sources = {one.id: one for one in self._known if one.is_active and one.tenant_id is not None}
         await asyncio.to_thread(enrol, self._write, self._known)
+        await asyncio.to_thread(forget_erased, self._write)
         if inactive := [one.id for one in self._known if not one.is_active]:
             await self._ask(_SWEEPING.keep_out, connection_ids=inactive, at=self._clock())
         self._refreshed = time.monotonic()

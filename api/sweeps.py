@@ -108,6 +108,21 @@ def enrol(write: WriteSide, found: Sequence[Connection]) -> None:
 
 
 @once_more
+def forget_erased(write: WriteSide) -> None:
+    """Leave nothing operational of tenants whose key is gone; blocks on the database.
+
+    A connection's name may be a number, and its trouble is nobody's any more.
+    """
+    with write.datastore.get_connection() as conn:
+        erased = [row["tenant_id"] for row in _SWEEPING.erased_tenants(conn)]
+        for tenant_id in erased:
+            _SWEEPING.forget_sweeps(conn, tenant_id=tenant_id)
+            _SWEEPING.forget_links(conn, tenant_id=tenant_id)
+    for tenant_id in erased:
+        write.activity.forget(tenant_id)
+
+
+@once_more
 def sweeps(write: WriteSide, tenant_id: UUID | None = None) -> list[ConnectionSweep]:
     """Those of a tenant's connections, or of all; by name; blocks on the database."""
     with write.datastore.get_connection() as conn:

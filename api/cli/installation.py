@@ -206,6 +206,16 @@ def _locked(lock: TextIO) -> bool:
     return True
 
 
+def require_installation() -> None:
+    """Without one, an empty database would be made, and then nobody could log in to it. Raises `CommandError`."""
+    settings = Settings.load()
+    if settings.database_url is None and not (home := Installation.of(settings)).is_set_up:
+        raise CommandError(
+            f"there is no installation below {home.home}: `evosense up` makes one, or set EVOSENSE_DATABASE_URL to a "
+            "database elsewhere"
+        )
+
+
 @contextmanager
 def configured(*, start: bool) -> Iterator[Settings]:
     """Settings with a database: the configured one, or this machine's embedded one.

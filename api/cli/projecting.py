@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from adapters.migrations import require_current_schema
 from adapters.settings import Settings
-from api.cli.installation import Installation, configured
+from api.cli.installation import Installation, configured, require_installation
 from api.cli.screen import CommandError, console
 from api.memory import collect_less
 from api.wiring import ReadSide, read_side
@@ -34,7 +34,7 @@ _BUILDS: Final = queries("builds")
 @contextmanager
 def projecting() -> Iterator[tuple[Settings, ReadSide]]:
     """The configured database, or this machine's, as the projector sees it. Raises `SchemaTooOld` and the like."""
-    _require_installation()
+    require_installation()
     with configured(start=True) as settings:
         require_current_schema(settings.runtime_dsn)
         side = read_side(settings)
@@ -43,16 +43,6 @@ def projecting() -> Iterator[tuple[Settings, ReadSide]]:
             yield settings, side
         finally:
             side.close()
-
-
-def _require_installation() -> None:
-    """Without one, an empty database would be made, and then nobody could log in to it. Raises `CommandError`."""
-    settings = Settings.load()
-    if settings.database_url is None and not (home := Installation.of(settings)).is_set_up:
-        raise CommandError(
-            f"there is no installation below {home.home}: `evosense up` makes one, or set EVOSENSE_DATABASE_URL to a "
-            "database elsewhere"
-        )
 
 
 class Watched:

@@ -20,13 +20,11 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON
     evosense_ops.parked_events,
     evosense_ops.connection_activity,
     evosense_ops.connection_last,
+    evosense_ops.connection_links,
+    evosense_ops.connection_sweeps,
     evosense_ops.listeners
 TO evosense_writer;
-GRANT SELECT, INSERT, UPDATE ON
-    evosense_ops.import_progress,
-    evosense_ops.connection_links,
-    evosense_ops.connection_sweeps
-TO evosense_writer;
+GRANT SELECT, INSERT, UPDATE ON evosense_ops.import_progress TO evosense_writer;
 GRANT SELECT ON
     evosense_ops.projection_checkpoints,
     evosense_ops.projectors,

@@ -9,9 +9,28 @@ FROM evosense.connection_habits(:at);
 SELECT connection_id FROM evosense_ops.connection_sweeps;
 
 -- name: put_sweep(connection_id, tenant_id, name, not_before)!
+-- Not of a tenant that was erased: a process may still have its key for a while.
 INSERT INTO evosense_ops.connection_sweeps (connection_id, tenant_id, name, not_before)
-VALUES (:connection_id, :tenant_id, :name, :not_before)
+SELECT :connection_id, k.tenant_id, :name, :not_before
+FROM evosense_log.tenant_keys k
+WHERE k.tenant_id = :tenant_id
 ON CONFLICT (connection_id) DO NOTHING;
+
+-- name: erased_tenants()
+-- Whose key is gone, and of whom something is kept here.
+SELECT t.tenant_id
+FROM (
+    SELECT tenant_id FROM evosense_ops.connection_sweeps
+    UNION SELECT tenant_id FROM evosense_ops.connection_links
+    UNION SELECT tenant_id FROM evosense_ops.connection_last
+) t
+WHERE NOT EXISTS (SELECT FROM evosense_log.tenant_keys k WHERE k.tenant_id = t.tenant_id);
+
+-- name: forget_sweeps(tenant_id)!
+DELETE FROM evosense_ops.connection_sweeps WHERE tenant_id = :tenant_id;
+
+-- name: forget_links(tenant_id)!
+DELETE FROM evosense_ops.connection_links WHERE tenant_id = :tenant_id;
 
 -- name: keep_out(connection_ids, at)!
 -- They are inactive: what is sent meanwhile is refused, by the sweep as well, to the minute. An inactive connection is

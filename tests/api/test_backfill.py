@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -348,3 +349,11 @@ def _rows(shown: str) -> list[list[str]]:
     """Name and number of the summary's rows."""
     lines = [line.strip("│ ").split("│") for line in shown.splitlines() if line.startswith("│")]
     return [[cell.strip().replace(",", "") for cell in line] for line in lines if len(line) == 2]
+
+
+@pytest.mark.parametrize("command", [("sweep", "--once"), ("backfill", "--connection", "loja", "--since", "3d")])
+def test_before_the_system_was_ever_up_it_is_said_what_to_do(tmp_path: Path, command: tuple[str, ...]) -> None:
+    home = tmp_path / "home"
+    said = refused(*command, env={"EVOSENSE_HOME": str(home)})
+    assert said.startswith(f"there is no installation below {home}: `evosense up` makes one")
+    assert not home.exists()

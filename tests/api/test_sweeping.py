@@ -418,6 +418,39 @@ async def test_a_sweep_that_takes_too_long_is_given_up(place: Place, monkeypatch
     place.server.released.set()
 
 
+async def test_of_an_erased_tenant_nothing_stays(place: Place) -> None:
+    before = Place(place.system, place.server)
+    for one in (before, place):
+        one.delivered(one.happens(1, timedelta(minutes=2)))
+    await place.sweep()
+    place.system.write.activity.flush()
+    tables = ("connection_sweeps", "connection_links", "connection_activity", "connection_last")
+    tenants = (before.owner.tenant_id, place.owner.tenant_id)
+    with administrator(place.system.settings) as admin:
+
+        def kept() -> set[tuple[str, UUID]]:
+            return {
+                (table, tenant_id)
+                for table in tables
+                for (tenant_id,) in admin.execute(f"SELECT tenant_id FROM evosense_ops.{table}".encode())  # noqa: S608
+                if tenant_id in tenants
+            }
+
+        for one in (before, place):
+            admin.execute(
+                "INSERT INTO evosense_ops.connection_links (connection_id, tenant_id, transport) "
+                "VALUES (%s, %s, 'socket.io')",
+                (one.id, one.owner.tenant_id),
+            )
+        assert kept() == {(table, tenant_id) for table in tables for tenant_id in tenants}
+        admin.execute("DELETE FROM evosense_log.tenant_keys WHERE tenant_id = %s", (before.owner.tenant_id,))
+        # Also while this process still has the key.
+        for _ in range(2):
+            await place.sweeper().once(everything=False)
+            assert kept() == {(table, place.owner.tenant_id) for table in tables}
+            place.system.write.vault.forget(before.owner.tenant_id)
+
+
 async def test_a_server_that_hangs_keeps_nobody_waiting(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evolution_api, "TOTAL_TIMEOUT_S", 0.5)
     monkeypatch.setattr(sweeping, "_TRIES", 1)
