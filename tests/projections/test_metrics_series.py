@@ -89,8 +89,10 @@ def test_hours_equal_a_count(
     deleted: float,
     cleanup: bool,
 ) -> None:
-    """Messages come, are analysed and analysed anew, are deleted, and more is said of those that are left and gone."""
+    """Messages come, are analysed and analysed anew, edited, taken back by who sent them, and deleted by retention; and
+    more is said of those that are left and gone."""
     world = World(NEW_SEEDS(seed), tenants=tenants)
+    world.rewrites = True
     with administrator(settings) as conn:
         for number, batch in enumerate(batches):
             units = [*world.births(), *world.happen(steps)] if number == 0 else world.happen(steps // 2)
