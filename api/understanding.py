@@ -48,9 +48,12 @@ class Understanding:
         self._amender = Amender(write)
 
     def behind(self, envelopes: Sequence[Envelope]) -> set[Envelope]:
-        """Those whose position the messages' read model has not reached: they may have to wait; blocks."""
+        """Those of messages of which something was announced, which wait for the messages' read model; blocks."""
+        states = self._write.log.load_many([message(envelope.stream) for envelope in envelopes])
+        keys = self._amender.keys_of(states)
         reached = self._amender.reached({envelope.tenant for envelope in envelopes})
-        return {envelope for envelope in envelopes if envelope.position > reached.get(envelope.tenant, 0)}
+        waiting = [envelope for envelope in envelopes if envelope.position > reached.get(envelope.tenant, 0)]
+        return {envelope for envelope in waiting if envelope.stream in keys}
 
     async def reach(self, envelopes: Sequence[Envelope]) -> list[Exception | None]:
         """Do what the events ask for; what went wrong with each, in order.

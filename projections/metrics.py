@@ -87,6 +87,10 @@ class MetricsProjection:
             if received or before:
                 _add_again(changes, before, again)
                 self._count(conn, changes)
+        if (received or again or inferences) and not self._bare:
+            # Behind a pipeline the server does not count for how long the transaction stands idle, and would not end
+            # that of a frozen process (psycopg 3.3, PostgreSQL 18; test_leases has it). A question of its own helps.
+            self._queries.end_of_pipeline(conn)
 
     def _recounted(
         self, conn: Connection[Any], again: dict[int, MessageAnalyzed | Unread]

@@ -235,3 +235,6 @@ WHERE s.since > :before::timestamptz - interval '6 hours' AND s.since < :until
     AND s.since + make_interval(hours => c.hour) >= :before AND s.since + make_interval(hours => c.hour) < :until
 GROUP BY 1, 2, 3, 4
 ORDER BY 1, 2, 3, 4;
+
+-- name: end_of_pipeline()$
+SELECT 1;

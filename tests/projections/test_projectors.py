@@ -108,7 +108,12 @@ def history(write: WriteSide) -> list[Recorded]:
         world.carry_out(shop, change(at=at, plan="pro", status="active", next_billing_date=None)),
         *world.happen(150),
         world.carry_out(rui, authn.DeactivateUser(at=at)),
-        world.carry_out(tenancy.tenant(world.tenants[2]), tenancy.SuspendTenant(at=at, reason="teste")),
+        world.carry_out(
+            tenancy.tenant(world.tenants[2]),
+            tenancy.SuspendTenant(at=at, reason="teste"),
+            tenancy.ReactivateTenant(at=at),
+            tenancy.SuspendTenant(at=at, reason="teste"),
+        ),
         [receipt],
     ]
     return appended(write, units)
