@@ -126,7 +126,7 @@ def _source(write: WriteSide, given: str, tenant_id: UUID | None) -> Connection:
     found = write.log.load(connection(identifiers[0])) if identifiers else None
     if found is None or found.tenant_id is None or tenant_id not in (None, found.tenant_id):
         where = f" of tenant {tenant_id}" if tenant_id else ""
-        raise CommandError(f"there is no connection {given!r}{where}: GET /api/v1/connections lists a tenant's")
+        raise CommandError(f"there is no connection {given!r}{where}: `evosense connections list` shows all")
     if not found.is_active:
         raise CommandError(f"the connection {found.name!r} is deactivated: activate it before you fetch its messages")
     return found

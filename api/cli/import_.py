@@ -94,7 +94,7 @@ def _origin(write: WriteSide, given: str, tenant_id: UUID | None) -> Origin:
     found = write.log.load(connection(identifier))
     if found.tenant_id is None or tenant_id not in (None, found.tenant_id):
         where = f" of tenant {tenant_id}" if tenant_id else ""
-        raise CommandError(f"there is no connection {given!r}{where}: GET /api/v1/connections lists a tenant's")
+        raise CommandError(f"there is no connection {given!r}{where}: `evosense connections list` shows all")
     if not found.is_active:
         raise CommandError(f"the connection {found.name!r} is deactivated: activate it before you import")
     return Origin(identifier, found.tenant_id, found.company_sender)
