@@ -17,13 +17,13 @@ def edit(tenant_id: UUID, connection_id: UUID, key: TenantKey, inbound: InboundE
         at=moment,
         tenant_id=tenant_id,
         connection_id=connection_id,
-        chat_id="" if inbound.chat is None else key.pseudonym(inbound.chat),
+        chat_id=_hint(key, inbound),
         from_me=inbound.from_me,
         edited_at=inbound.edited_at,
         external_id=inbound.external_id,
         text=fitted(mask(inbound.text)),
     )
-    return Intent((Step(message_key(message_key_id(connection_id, inbound.external_id)), (command,)),))
+    return _intent(command)
 
 
 def deletion(
@@ -34,9 +34,19 @@ def deletion(
         at=moment,
         tenant_id=tenant_id,
         connection_id=connection_id,
-        chat_id="" if inbound.chat is None else key.pseudonym(inbound.chat),
+        chat_id=_hint(key, inbound),
         from_me=inbound.from_me,
         deleted_at=inbound.deleted_at,
         external_id=inbound.external_id,
     )
-    return Intent((Step(message_key(message_key_id(connection_id, inbound.external_id)), (command,)),))
+    return _intent(command)
+
+
+def _hint(key: TenantKey, inbound: InboundEdit | InboundDeletion) -> str:
+    """The chat, hashed; empty where it can't be told."""
+    return "" if inbound.chat is None else key.pseudonym(inbound.chat)
+
+
+def _intent(command: AnnounceEdit | AnnounceDeletion) -> Intent:
+    """To the stream of the key that the announcement names."""
+    return Intent((Step(message_key(message_key_id(command.connection_id, command.external_id)), (command,)),))
