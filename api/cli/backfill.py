@@ -21,7 +21,7 @@ from adapters.evolution_api import EvolutionError
 from adapters.evolution_messages import EvolutionMessages
 from adapters.migrations import require_current_schema
 from api.catching_up import Catcher, Caught, client_of, utc_now
-from api.cli.installation import configured, require_installation
+from api.cli.installation import configured
 from api.cli.screen import CommandError, console
 from api.known_connections import known_connections
 from api.wiring import WriteSide, write_side
@@ -67,7 +67,6 @@ def backfill(
     begin, end = _moment("--since", since, now), _moment("--until", until, now) if until else now
     if begin >= end:
         raise CommandError(f"there is nothing between {begin.isoformat()} and {end.isoformat()}: --since is not before")
-    require_installation()
     started, run = time.monotonic(), _Run()
     try:
         with configured(start=True) as settings:

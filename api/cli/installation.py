@@ -217,11 +217,11 @@ def require_installation() -> None:
 
 
 @contextmanager
-def configured(*, start: bool) -> Iterator[Settings]:
+def configured(*, start: bool, make: bool = False) -> Iterator[Settings]:
     """Settings with a database: the configured one, or this machine's embedded one.
 
     With `start` an embedded server that does not run is started for the time of the command; without it a
-    `CommandError` says how to.
+    `CommandError` says how to. Where there is no installation, one is begun with `make` alone: `CommandError` otherwise.
     """
     settings = Settings.load()
     if settings.database_url is not None:
@@ -232,6 +232,8 @@ def configured(*, start: bool) -> Iterator[Settings]:
     if servers is not None:
         yield installation.settings_for(settings, servers.postgres, servers.nats)
     elif start:
+        if not make:
+            require_installation()
         with start_postgres(installation.home) as postgres:
             yield installation.settings_for(settings, postgres, None)
     else:

@@ -18,7 +18,7 @@ def migrate() -> None:
     Needs [bold]EVOSENSE_ADMIN_DATABASE_URL[/]; makes the log-in of [bold]EVOSENSE_DATABASE_URL[/]. Without either it
     prepares the embedded database.
     """
-    with configured(start=True) as settings:
+    with configured(start=True, make=True) as settings:
         runtime = settings.runtime_dsn
         report = migrations.migrate(
             settings.admin_dsn, runtime_dsn=runtime, on_step=lambda step: console.print(f"- {step}")

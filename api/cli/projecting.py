@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from adapters.migrations import require_current_schema
 from adapters.settings import Settings
-from api.cli.installation import Installation, configured, require_installation
+from api.cli.installation import Installation, configured
 from api.cli.screen import CommandError, console
 from api.memory import collect_less
 from api.wiring import ReadSide, read_side
@@ -34,7 +34,6 @@ _BUILDS: Final = queries("builds")
 @contextmanager
 def projecting() -> Iterator[tuple[Settings, ReadSide]]:
     """The configured database, or this machine's, as the projector sees it. Raises `SchemaTooOld` and the like."""
-    require_installation()
     with configured(start=True) as settings:
         require_current_schema(settings.runtime_dsn)
         side = read_side(settings)

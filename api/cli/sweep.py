@@ -11,7 +11,7 @@ from rich.table import Table
 from adapters.migrations import require_current_schema
 from adapters.settings import Settings
 from adapters.telemetry import configure_logging
-from api.cli.installation import configured, require_installation
+from api.cli.installation import configured
 from api.cli.roles import Supervised, end_with_parent
 from api.cli.screen import console
 from api.known_connections import known_connections
@@ -31,7 +31,6 @@ def sweep(
     Every [bold]EVOSENSE_SWEEP_SECONDS[/] (default 300; 0: never). Any number of these may run.
     """
     if once:
-        require_installation()
         with configured(start=True) as settings:
             configure_logging(settings.log_level, settings.log_format)
             require_current_schema(settings.runtime_dsn)

@@ -113,6 +113,7 @@ def test_wrong_settings(env: dict[str, str], nowhere: Path) -> None:
         port = str(taken.getsockname()[1])
         cases: list[tuple[str, dict[str, str], str]] = [
             ("status", home, "start it with `evosense up`"),
+            ("monitor", home, "there is no installation below"),
             ("projector", home, "EVOSENSE_DATABASE_URL is not set"),
             ("admin", dsn, "EVOSENSE_ADMIN_PASSWORD"),
             ("admin", {**dsn, "EVOSENSE_ADMIN_PASSWORD": "uma-senha-comprida"}, "no master key"),
