@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     worker_batch: int = Field(64, ge=1, le=1024, description="messages that the worker takes at once")
     worker_max_deliver: int = Field(5, ge=1, le=100, description="tries of a message before it is parked")
     worker_retry_delay: float = Field(5.0, ge=0, le=3600, description="seconds before a failed message is tried again")
+    analysis_order: Literal["oldest", "newest"] = Field(
+        "oldest", description="which messages a model behind a server is asked about first, when many wait for it"
+    )
     projector_batch: int = Field(5000, ge=1, le=20000, description="most events that the projector takes at once")
     projector_poll: float = Field(1.0, gt=0, le=60, description="seconds between looks at the log without a wake-up")
     sweep_seconds: int = Field(

@@ -18,5 +18,8 @@ class Asks(Protocol):
     def wait(self, tenant_id: UUID) -> float:
         """Seconds until one of the tenant's models may be asked again; 0 where one may be now."""
 
+    def earlier(self, tenant_id: UUID) -> int:
+        """How many earlier texts of the conversation the tenant's first model is to be given."""
+
     async def answer(self, question: Question) -> Answer:
         """The answer of the first model that gives one. Raises `ModelUnavailable` and `AnswerRefused`."""

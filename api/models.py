@@ -3,17 +3,23 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 from uuid import UUID
 
 from adapters.embeddings import Embedders
 from domain.embedding_models import EmbeddingModels
 from domain.errors import DomainError
 from domain.messages import Message
-from domain.ports import Analyser, Analysis, Embedder
+from domain.ports import Analyser, Analysis, Embedder, ServedEmbedder
 
 
 class WrongAnswer(DomainError):
     """A model gave another number of answers than it was asked questions."""
+
+
+def is_served(embedder: Embedder) -> TypeGuard[ServedEmbedder]:
+    """Whether it is behind a server."""
+    return hasattr(embedder, "embed_counted")
 
 
 @dataclass(frozen=True)
