@@ -26,14 +26,13 @@ def send_again(settings: Settings, positions: Sequence[int]) -> list[int]:
     `TimeoutError` where NATS can't be reached; nothing is unparked then.
     """
     with connect(settings.runtime_dsn, "evosense_writer") as conn:
-        rows = [_LOG.envelopes_after(conn, position=position - 1, batch=1) for position in positions]
+        found = [list(_LOG.envelopes_after(conn, position=position - 1, batch=1)) for position in positions]
+        rows = [row for rows in found for row in rows if row["notification_id"] in positions]
         since = {
             row["notification_id"]: _ENGINE.parked_since(conn, subscriber=WORKER, position=row["notification_id"])
-            for found in rows
-            for row in found
-            if row["notification_id"] in positions
+            for row in rows
         }
-        envelopes = [Envelope.of_row(row) for found in rows for row in found if since.get(row["notification_id"])]
+        envelopes = [Envelope.of_row(row) for row in rows if since[row["notification_id"]] is not None]
         asyncio.run(_publish(settings.nats_dsn, envelopes))
         for envelope in envelopes:
             # What was sent may have been tried, and parked again, before all was sent.
