@@ -13,7 +13,7 @@ from uuid import UUID
 
 from api.asking import Asks
 from api.backlog import Backlog, Claim, Order
-from api.lanes import Analyses, Lane, Vectors
+from api.lanes import Analyses, Counts, Lane, Vectors
 from api.models import Models
 from api.owing import Owing
 from api.parking import PASSING
@@ -35,8 +35,8 @@ _log = logging.getLogger(__name__)
 class Drainer:
     """Asks about what waits, until it is told to stop. Several may run side by side.
 
-    `order`: which of a tenant's messages come first; `max_deliver`, `retry_delay`: see `Owing`; `grace`: seconds for
-    which it finishes what it has in hand.
+    `order`: which of a tenant's messages come first; `max_deliver`, `retry_delay`: see `Owing`; `count`: who counts
+    what embedding costs; `grace`: seconds for which it finishes what it has in hand.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Drainer:
         *,
         max_deliver: int,
         retry_delay: float,
+        count: Counts | None = None,
         grace: float = _GRACE_S,
     ) -> None:
         self._backlog = backlog
@@ -56,7 +57,7 @@ class Drainer:
         self._owing = Owing(backlog, max_deliver=max_deliver, retry_delay=retry_delay)
         self._lanes: tuple[Lane, ...] = (
             Analyses(write, backlog, self._owing, asks),
-            Vectors(write, self._owing, models),
+            Vectors(write, self._owing, models, count),
         )
         self._grace = grace
         self._last: dict[Lane, UUID] = {}

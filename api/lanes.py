@@ -5,9 +5,9 @@ Whichever of the two there is, is recorded at once; the other one stays queued, 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 from uuid import UUID
 
 from api.asking import Asks
@@ -21,7 +21,7 @@ from api.wiring import WriteSide
 from domain.embedding_models import embedding_models
 from domain.errors import DomainError, NotFound
 from domain.messages import EmbedMessage, Message, message
-from domain.ports import Embedder, ModelUnavailable, Question, Usage
+from domain.ports import AnswerRefused, Embedder, ModelUnavailable, Question, ServedEmbedder, Usage
 
 #: Texts that an embedder is given at once, and tenants whose texts are on their way at once.
 _BATCH: Final = 64
@@ -29,7 +29,14 @@ _BATCHES: Final = 4
 
 _log = logging.getLogger(__name__)
 
-Counts = Callable[[UUID, str, Usage], Awaitable[None]]
+
+class Counts(Protocol):
+    """Who counts what embedding costs."""
+
+    def __call__(
+        self, tenant_id: UUID, model_name: str, used: Usage, outcome: Literal["answered", "refused", "failed"]
+    ) -> None:
+        """Count what one batch of texts took."""
 
 
 class Lane(Protocol):
@@ -227,15 +234,25 @@ class Vectors:
 
     async def _vectors(self, tenant_id: UUID, embedder: Embedder, texts: Sequence[str]) -> list[bytes]:
         if is_served(embedder):
-            answer = await embedder.embed_counted(texts)
-            if self._count is not None:
-                await self._count(tenant_id, embedder.model_name, answer.usage)
-            vectors = answer.vectors
+            vectors = await self._served(tenant_id, embedder, texts)
         else:
             vectors = await embedder.embed(texts)
         if len(vectors) != len(texts):
             raise WrongAnswer(f"the embedder gave {len(vectors)} vectors of {len(texts)} texts")
         return vectors
+
+    async def _served(self, tenant_id: UUID, embedder: ServedEmbedder, texts: Sequence[str]) -> list[bytes]:
+        count = self._count or _uncounted
+        try:
+            answer = await embedder.embed_counted(texts)
+        except AnswerRefused as error:
+            count(tenant_id, embedder.model_name, error.usage, "refused")
+            raise
+        except ModelUnavailable:
+            count(tenant_id, embedder.model_name, Usage(calls=1), "failed")
+            raise
+        count(tenant_id, embedder.model_name, answer.usage, "answered")
+        return answer.vectors
 
     def _embedders(self, tenant_id: UUID) -> list[Embedder]:
         return self._models.embedders_of(self._write.log.load(embedding_models(tenant_id)))
@@ -247,3 +264,7 @@ def _has(state: Message, embedder: Embedder) -> bool:
 
 def _wait(embedder: Embedder) -> float:
     return embedder.wait() if is_served(embedder) else 0.0
+
+
+def _uncounted(tenant_id: UUID, model_name: str, used: Usage, outcome: str) -> None:
+    """Nobody wants to know."""

@@ -30,6 +30,7 @@ from api.backlog import LEASE_S, Backlog
 from api.deferring import Deferring
 from api.draining import Drainer
 from api.faults import connected
+from api.lanes import Counts
 from api.local_asks import LocalAsks
 from api.models import Models
 from api.relay import PASSING, wait_any
@@ -189,14 +190,16 @@ async def run_worker(
     analyser: Analyser | None = None,
     embedder: Embedder | None = None,
     asks: Asks | None = None,
+    count: Counts | None = None,
     ack_wait: float = 60,
     lease: float = LEASE_S,
 ) -> None:
     """The role `worker`: work until `stop` is set, with the offline models where none are given.
 
     `asks`: how models behind servers are asked; where there are none, what an earlier configuration has left in the
-    backlog is answered by the analyser. `lease`: seconds after which another worker takes what this one had asked for,
-    where this one is gone. Raises `SettingsError` or `MasterKeyError` where the configuration can't be used.
+    backlog is answered by the analyser. `count`: who counts what embedding costs. `lease`: seconds after which another
+    worker takes what this one had in hand, where this one is gone. Raises `SettingsError` or `MasterKeyError` where the
+    configuration can't be used.
     """
     models = Models(analyser or OfflineAnalyser(), Embedders(embedder) if embedder else offline_embedders())
     if analyser is None and embedder is None:
@@ -213,7 +216,7 @@ async def run_worker(
         deferring = Deferring(backlog, asks)
         messages = MessageWorker(write, models, max_deliver=tries, retry_delay=delay, deferring=deferring)
         order = settings.analysis_order
-        drainer = Drainer(write, backlog, asks, models, order, max_deliver=tries, retry_delay=delay)
+        drainer = Drainer(write, backlog, asks, models, order, max_deliver=tries, retry_delay=delay, count=count)
         worker = Worker(messages, url, batch=settings.worker_batch, ack_wait=ack_wait)
         async with asyncio.TaskGroup() as side_by_side:
             side_by_side.create_task(worker.run(stop))
