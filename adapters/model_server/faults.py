@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-#: `connect`: there was no answer, or not all of it; `failed`: the server says that it failed; `overload`: it has too much
-#: to do; `timeout`; `broken`: what came is not of the protocol; `denied`: its "no", which won't pass by itself;
+#: `connect`: there was no answer, or not all of it; `failed`: the server says that it failed; `overload`: it has too
+#: much to do; `timeout`; `broken`: what came is not of the protocol; `denied`: its "no", which won't pass by itself;
 #: `rejected`: it does not accept this request.
 Kind = Literal["connect", "failed", "overload", "timeout", "broken", "denied", "rejected"]
 

@@ -1,4 +1,4 @@
-"""Lets calls through to a model server: as many as it bears, for as long as somebody waits, and none while it is out."""
+"""Lets calls through to a model server: as many as it bears, while somebody waits for them, none while it is out."""
 
 import asyncio
 import random
@@ -23,6 +23,8 @@ RETRIES: Final = 2
 PAUSE_S: Final = 0.5
 #: Seconds for which a server may ask to be left alone; a longer Retry-After is taken for this.
 MAX_RETRY_AFTER_S: Final = 3600.0
+#: Requests in a row that a server which has accepted one may reject for reasons unknown: each is put down to its text.
+TRUST: Final = 3
 #: What `wait` says while one call is finding out whether the server is back.
 PROBING_S: Final = 1.0
 
@@ -70,10 +72,10 @@ class Gate:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """Take the most calls at once. `deadline` is twice the `timeout` where none is given."""
+        """Take the most calls at once. `deadline` is at least the `timeout`, and twice that where none is given."""
         self.name = name
         self._timeout = timeout
-        self._deadline = 2 * timeout if deadline is None else deadline
+        self._deadline = max(timeout, 2 * timeout if deadline is None else deadline)
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
@@ -83,8 +85,8 @@ class Gate:
         self._queue: deque[asyncio.Future[bool]] = deque()
         self._shut_until = float("-inf")
         self._last_error: str | None = None
-        #: Whether it has accepted a request of ours since it last refused us as a whole.
-        self._accepted = False
+        #: How many requests it may still reject before we believe that it rejects all.
+        self._accepted = 0
 
     async def run(self, call: Callable[[float], Awaitable[T]]) -> T:
         """Return what `call` does, which is given the seconds it has and raises `Fault`; it may be called three times.
@@ -105,14 +107,16 @@ class Gate:
                 raise
             except Fault as error:
                 fault = error
+                self._judge(one, fault)
             except TimeoutError:
                 fault = Fault("timeout", f"{self.name} does not answer within {seconds:.3g} s")
+                self._judge(one, fault)
             else:
+                self._accepted = TRUST
                 self._succeeded(one)
                 return result
             finally:
                 self._leave(one)
-            self._judge(one, fault)
             tries += 1
             timeouts += fault.kind == "timeout"
             if fault.kind not in _PASSING or tries > RETRIES or timeouts > 1:
@@ -213,7 +217,6 @@ class Gate:
 
     def _succeeded(self, one: _Pass) -> None:
         one.judged = True
-        self._accepted = True
         if self._breaker.succeeded(one.era):
             self._limit.restart()
             _log.info("model server answers again", server=self.name)
@@ -223,9 +226,10 @@ class Gate:
     def _judge(self, one: _Pass, fault: Fault) -> None:
         """Draw the consequences for everybody."""
         if fault.kind == "rejected" and (fault.about in ("length", "content") or self._accepted):
-            # It has accepted other messages, so it is this one. Otherwise a single message could shut out all.
+            # It has accepted other messages, so it is this one: a single message must not shut out all others.
+            self._accepted -= fault.about not in ("length", "content")
             self._succeeded(one)
-            raise AnswerRefused(fault.reason)
+            raise AnswerRefused(fault.reason) from None
         one.judged = True
         self._last_error = fault.reason
         at_least = self._limit.value == 1
@@ -234,7 +238,7 @@ class Gate:
         if fault.retry_after is not None:
             self._shut_until = max(self._shut_until, self._clock() + min(fault.retry_after, MAX_RETRY_AFTER_S))
         if fault.kind in ("denied", "rejected"):
-            self._accepted = False
+            self._accepted = 0
             opened = self._breaker.denied(one.era)
         elif fault.kind == "overload" and not (at_least or one.probe):
             opened = False  # as long as there is a smaller limit, that is the cure
