@@ -23,6 +23,7 @@ FROM (
     SELECT tenant_id FROM evosense_ops.connection_sweeps
     UNION SELECT tenant_id FROM evosense_ops.connection_links
     UNION SELECT tenant_id FROM evosense_ops.connection_last
+    UNION SELECT tenant_id FROM evosense_ops.model_usage
 ) t
 WHERE NOT EXISTS (SELECT FROM evosense_log.tenant_keys k WHERE k.tenant_id = t.tenant_id);
 
