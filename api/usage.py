@@ -117,9 +117,7 @@ class Usage:
             with self._datastore.get_connection() as conn:
                 found = _spent(conn, [tenant_id], day)
             with self._lock:
-                self._spent.setdefault(tenant_id, (day, found[tenant_id]))
-                if self._spent[tenant_id][0] != day:
-                    self._spent[tenant_id] = (day, found[tenant_id])
+                self._spent[tenant_id] = (day, found[tenant_id])
                 return self._known(tenant_id, day) or 0
 
     def flush(self) -> None:
