@@ -2,6 +2,7 @@
 
 import os
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
@@ -66,6 +67,12 @@ class Settings(BaseSettings):
     worker_retry_delay: float = Field(5.0, ge=0, le=3600, description="seconds before a failed message is tried again")
     projector_batch: int = Field(5000, ge=1, le=20000, description="most events that the projector takes at once")
     projector_poll: float = Field(1.0, gt=0, le=60, description="seconds between looks at the log without a wake-up")
+    daily_budget: Decimal | None = Field(
+        None,
+        ge=0,
+        le=10**9,
+        description="US dollars that a tenant's models may cost a day (UTC); then the offline analyser answers",
+    )
     sweep_seconds: int = Field(
         300,
         ge=0,
@@ -97,6 +104,11 @@ class Settings(BaseSettings):
                 for problem in error.errors(include_input=False)
             )
             raise SettingsError(f"the configuration can't be used: {wrong}") from None
+
+    @property
+    def daily_budget_in_millionths(self) -> int | None:
+        """The daily budget in millionths of a US dollar; None where there is none."""
+        return None if self.daily_budget is None else int(self.daily_budget * 1_000_000)
 
     @property
     def runtime_dsn(self) -> str:

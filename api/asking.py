@@ -66,8 +66,9 @@ class _Place(NamedTuple):
 
 
 class Asking(Asks):
-    """Asks the models of `configured`. `daily_budget`: in millionths of a US dollar, for tenants without one of their own.
+    """Asks the models of `configured`.
 
+    `daily_budget`: in millionths of a US dollar, for tenants without one of their own; None for no limit.
     `answer` is for one event loop, the others are safe to share among threads.
     """
 
