@@ -45,6 +45,17 @@ class Catalogue:
         """How the servers are configured, the analysers first."""
         return (*self._config.analysers, *self._config.embedders)
 
+    @property
+    def served_first(self) -> bool:
+        """Whether the first analyser of the chain is a server's."""
+        return self.chain[0] != OFFLINE
+
+    def labels(self) -> list[str]:
+        """Who is asked by default, for people: analysers in their order, then the embedders that are served."""
+        models = {server.name: f"{server.model} ({server.name})" for server in self._config.analysers}
+        embedders = [f"{server.model} ({server.name})" for server in self._config.embedders]
+        return [models.get(name, name) for name in self.chain] + embedders
+
     @cached_property
     def offline(self) -> OfflineAnalyser:
         """The analyser that needs no server."""
