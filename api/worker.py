@@ -21,11 +21,11 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError, ServiceUnavailableError
 
 from adapters import nats as jetstream
-from adapters.analysis import OfflineAnalyser
-from adapters.embeddings import Embedders, offline_embedders
+from adapters.embeddings import Embedders
 from adapters.settings import Settings
 from api.analysis import MessageWorker
 from api.faults import connected
+from api.model_catalogue import Catalogue
 from api.models import Models
 from api.relay import PASSING, wait_any
 from domain.ports import Analyser, Embedder
@@ -185,11 +185,14 @@ async def run_worker(
     embedder: Embedder | None = None,
     ack_wait: float = 60,
 ) -> None:
-    """The role `worker`: work until `stop` is set, with the offline models where none are given.
+    """The role `worker`: work until `stop` is set, with the configured models where none are given.
 
     Raises `SettingsError` or `MasterKeyError` where the configuration can't be used.
     """
-    models = Models(analyser or OfflineAnalyser(), Embedders(embedder) if embedder else offline_embedders())
+    catalogue = Catalogue.of(settings)
+    models = Models(analyser or catalogue.offline, Embedders(embedder) if embedder else catalogue.embedders)
+    if embedder is None:
+        await catalogue.probe()
     if analyser is None and embedder is None:
         # The offline models load on first use: now, and not as the latency of the first message's analysis.
         await models.analyser.analyse(["bom dia"])
@@ -203,6 +206,7 @@ async def run_worker(
         )
         await Worker(messages, url, batch=settings.worker_batch, ack_wait=ack_wait).run(stop)
     finally:
+        await catalogue.close()
         await asyncio.to_thread(write.close)
 
 
