@@ -18,7 +18,7 @@ class WrongAnswer(DomainError):
 
 
 def is_served(embedder: Embedder) -> TypeGuard[ServedEmbedder]:
-    """Whether it is behind a server."""
+    """Whether it stands behind a server, which may be slow or away."""
     return hasattr(embedder, "embed_counted")
 
 
@@ -34,7 +34,10 @@ class Models:
         return state.analyzed_by == (self.analyser.model_name, self.analyser.prompt_version)
 
     def embedders_of(self, tenant: EmbeddingModels) -> list[Embedder]:
-        """Those of a tenant, the one it moves to last; the default where it has none, or none that is here."""
+        """Those of a tenant, the one it moves to last; the default where it has none, or none that is here.
+
+        `tenant`: as `api.answering.Answering` fills it, so that what never chose keeps the model of its vectors.
+        """
         names = [tenant.answering or self.embedders.default.model_name, tenant.moving_to]
         found = [embedder for name in names if name is not None and (embedder := self.embedders.get(name))]
         return found or [self.embedders.default]

@@ -121,6 +121,7 @@ def forget_erased(write: WriteSide) -> None:
             _SWEEPING.forget_backlog(conn, tenant_id=tenant_id)
     for tenant_id in erased:
         write.activity.forget(tenant_id)
+        write.usage.forget(tenant_id)
 
 
 @once_more

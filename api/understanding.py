@@ -12,6 +12,7 @@ from typing import Final, cast
 from uuid import UUID
 
 from adapters.nats import Envelope
+from api.answering import Answering
 from api.applying import Amender, Announced, Deleted, NotInThisLog, Task
 from api.commands import Intent, Step
 from api.deferring import Deferring
@@ -43,6 +44,7 @@ class Understanding:
         self._models = models
         self._deferring = deferring
         self._amender = Amender(write)
+        self._answering = Answering(write.datastore)
 
     def behind(self, envelopes: Sequence[Envelope]) -> set[Envelope]:
         """Those of messages of which something was announced, which wait for the messages' read model; blocks."""
@@ -67,7 +69,7 @@ class Understanding:
         amended = await self._amend(envelopes, [e for e in texts if results[e] is None], states, results)
         states.update(amended)
         wanted = {envelope.stream for envelope in texts if results[envelope] is None}
-        embedders = {tenant: self._models.embedders_of(moves[empty.id]) for tenant, empty in tenants.items()}
+        embedders = {tenant: self._models.embedders_of(moves[tenant]) for tenant in tenants}
         alive = [state for stream, state in states.items() if stream in wanted and not state.deleted]
         served: set[UUID] = set()
         if self._deferring is not None:
@@ -86,11 +88,11 @@ class Understanding:
     def _load(
         self, texts: Sequence[Envelope], tenants: Mapping[UUID, EmbeddingModels]
     ) -> tuple[dict[UUID, Message], dict[UUID, EmbeddingModels]]:
-        """The messages, and the tenants' models, with one question to the log."""
+        """The messages, and the tenants' models by tenant, with one question to the log."""
         streams = {envelope.stream for envelope in texts}
         asked: list[Message | EmbeddingModels] = [*map(message, streams), *tenants.values()]
         loaded = {state.id: state for state in self._write.log.load_many(asked)}
-        moves = {empty.id: cast(EmbeddingModels, loaded[empty.id]) for empty in tenants.values()}
+        moves = self._answering.filled((t, cast(EmbeddingModels, loaded[empty.id])) for t, empty in tenants.items())
         return {stream: cast(Message, loaded[stream]) for stream in streams}, moves
 
     async def _amend(

@@ -21,8 +21,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError, ServiceUnavailableError
 
 from adapters import nats as jetstream
-from adapters.analysis import OfflineAnalyser
-from adapters.embeddings import Embedders, offline_embedders
+from adapters.embeddings import Embedders
 from adapters.settings import Settings
 from api.analysis import MessageWorker
 from api.asking import Asks
@@ -32,6 +31,7 @@ from api.draining import Drainer
 from api.faults import connected
 from api.lanes import Counts
 from api.local_asks import LocalAsks
+from api.model_catalogue import Catalogue
 from api.models import Models
 from api.relay import PASSING, wait_any
 from domain.ports import Analyser, Embedder
@@ -194,14 +194,17 @@ async def run_worker(
     ack_wait: float = 60,
     lease: float = LEASE_S,
 ) -> None:
-    """The role `worker`: work until `stop` is set, with the offline models where none are given.
+    """The role `worker`: work until `stop` is set, with the configured models where none are given.
 
     `asks`: how models behind servers are asked; where there are none, what an earlier configuration has left in the
     backlog is answered by the analyser. `count`: who counts what embedding costs. `lease`: seconds after which another
     worker takes what this one had in hand, where this one is gone. Raises `SettingsError` or `MasterKeyError` where the
     configuration can't be used.
     """
-    models = Models(analyser or OfflineAnalyser(), Embedders(embedder) if embedder else offline_embedders())
+    catalogue = Catalogue.of(settings)
+    models = Models(analyser or catalogue.offline, Embedders(embedder) if embedder else catalogue.embedders)
+    if embedder is None:
+        await catalogue.probe()
     if analyser is None and embedder is None:
         # The offline models load on first use: now, and not as the latency of the first message's analysis.
         await models.analyser.analyse(["bom dia"])
@@ -222,6 +225,7 @@ async def run_worker(
             side_by_side.create_task(worker.run(stop))
             side_by_side.create_task(drainer.run(stop))
     finally:
+        await catalogue.close()
         await asyncio.to_thread(write.close)
 
 

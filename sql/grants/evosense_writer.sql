@@ -25,7 +25,9 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON
     evosense_ops.connection_links,
     evosense_ops.connection_sweeps,
     evosense_ops.listeners,
-    evosense_ops.model_backlog
+    evosense_ops.model_backlog,
+    evosense_ops.answer_cache,
+    evosense_ops.model_usage
 TO evosense_writer;
 GRANT SELECT, INSERT, UPDATE ON evosense_ops.import_progress TO evosense_writer;
 GRANT SELECT ON

@@ -24,6 +24,7 @@ FROM (
     UNION SELECT tenant_id FROM evosense_ops.connection_links
     UNION SELECT tenant_id FROM evosense_ops.connection_last
     UNION SELECT tenant_id FROM evosense_ops.model_backlog
+    UNION SELECT tenant_id FROM evosense_ops.model_usage
 ) t
 WHERE NOT EXISTS (SELECT FROM evosense_log.tenant_keys k WHERE k.tenant_id = t.tenant_id);
 
