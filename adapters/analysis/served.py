@@ -134,3 +134,15 @@ class _Prices:
 def _count(tokens: int) -> int:
     """What a server counted, within what can be stored: it may say anything."""
     return min(max(0, tokens), _MAX_COUNT)
+
+
+def served_analyser(server: AnalyserServer) -> Served:
+    """The analyser behind a server, by the protocol that the server is configured to speak."""
+    # Here: a client's library takes its time to be imported, and not every command needs it.
+    if server.kind == "webhook":
+        from adapters.analysis.webhook import Webhook  # noqa: PLC0415
+
+        return Served(server, Webhook(server))
+    from adapters.analysis.openai_chat import OpenAIChat  # noqa: PLC0415
+
+    return Served(server, OpenAIChat(server))
