@@ -1,6 +1,7 @@
 """Lets calls through to a model server: as many as it bears, while somebody waits for them, none while it is out."""
 
 import asyncio
+import logging
 import random
 import time
 from collections import deque
@@ -8,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn, TypeVar
 
 import msgspec
-import structlog
 
 from adapters.model_server.breaker import Breaker, State
 from adapters.model_server.faults import Fault
@@ -30,7 +30,7 @@ PROBING_S: Final = 1.0
 
 _PASSING: Final = frozenset({"connect", "failed", "overload", "timeout"})
 
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class GateState(msgspec.Struct, frozen=True, kw_only=True):
@@ -224,7 +224,7 @@ class Gate:
         one.judged = True
         if self._breaker.succeeded(one.era):
             self._limit.restart()
-            _log.info("model server answers again", server=self.name)
+            _log.info("the model server %s answers again", self.name)
         elif one.era == self._breaker.era:
             self._limit.succeeded()
 
@@ -251,9 +251,7 @@ class Gate:
             opened = self._breaker.failed(one.era)
         if opened:
             self._limit.restart()
-            _log.warning(
-                "model server is left alone", server=self.name, seconds=round(self._breaker.wait(), 1), why=fault.reason
-            )
+            _log.warning("the model server %s is left alone for %.1f s: %s", self.name, self._breaker.wait(), fault)
         self._wake()
 
     def _give_up(self, fault: Fault) -> NoReturn:

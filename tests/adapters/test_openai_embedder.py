@@ -85,7 +85,7 @@ async def test_larger_vectors_are_refused_with_the_reason(server: ModelServer) -
     server.dimensions = 1024
     for use in (OpenAIEmbedder.probe, lambda embedder: embedder.embed(TEXTS)):
         embedder = made(server)
-        with pytest.raises(VectorsDoNotFit, match="modelo have 1024 numbers, and 768 .* `dimensions` to 768"):
+        with pytest.raises(VectorsDoNotFit, match=r"modelo have 1024 numbers, and 768 .* `dimensions` to 768"):
             await use(embedder)
         await embedder.close()
 

@@ -149,11 +149,13 @@ def test_a_version_that_can_not_be_stored(version: str) -> None:
         render(Prompt(version, "Analyse."))
 
 
-_PIECES = st.sampled_from(
-    ["{{", "}}", "{%", "%}", "{#", "#}", "emotions", "tones", "language", "for", "in", "if", "endif", "endfor", "else"]
-    + ["|", "join", "upper", "(", ")", "'", '"', ",", ".", "[", "]", "x", "1", "99", "**", "*", "+", "~", "==", "not"]
-    + ["and", "set", "macro", "raw", "endraw", "\\", "-"]
-)
+# fmt: off
+_PIECES = st.sampled_from([
+    "{{", "}}", "{%", "%}", "{#", "#}", "emotions", "tones", "language", "for", "in", "if", "endif", "endfor", "else",
+    "|", "join", "upper", "(", ")", "'", '"', ",", ".", "[", "]", "x", "1", "99", "**", "*", "+", "~", "==", "not",
+    "and", "set", "macro", "raw", "endraw", "\\", "-",
+])
+# fmt: on
 
 
 @examples(max_examples=300, deadline=None)

@@ -3,13 +3,13 @@
 import asyncio
 import hashlib
 import json
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import pytest
 
-from adapters.analysis.rendering import BUILT_IN, Rendered
-from adapters.analysis.served import Served
+from adapters.analysis.rendering import BUILT_IN, Rendered, render
+from adapters.analysis.served import Served, served_analyser
 from adapters.analysis.transport import Completion, Wrong
 from adapters.model_server.config import AnalyserServer
 from domain.ports import AnswerRefused, ModelUnavailable, Prompt, Question, ServedAnalyser, Usage
@@ -27,12 +27,11 @@ class Script:
     def __init__(self, *answers: str | Exception) -> None:
         self.answers = list(answers)
         self.asked: list[tuple[Question, Rendered, Wrong | None]] = []
-        self.enveloped = 0
+        self.model = "m"
         self.closed = False
 
     def envelope(self, prompt: Rendered) -> bytes:
-        self.enveloped += 1
-        return json.dumps({"model": "m", "system": prompt.system}).encode()
+        return json.dumps({"model": self.model, "system": prompt.system}).encode()
 
     async def complete(self, question: Question, prompt: Rendered, wrong: Wrong | None) -> Completion:
         await asyncio.sleep(0)
@@ -99,6 +98,9 @@ async def test_unavailable_is_not_wrong() -> None:
         await served(Script(WRONG, ModelUnavailable("down", 7))).ask(QUESTION, BUILT_IN)
     assert second.value.retry_after == 7
     assert second.value.usage == Usage(calls=1, input_tokens=1000, output_tokens=100)
+    with pytest.raises(AnswerRefused) as declined:
+        await served(Script(WRONG, AnswerRefused("declined", Usage(calls=1)))).ask(QUESTION, BUILT_IN)
+    assert declined.value.usage == Usage(calls=2, input_tokens=1000, output_tokens=100)
 
 
 async def test_a_prompt_that_can_not_be_rendered_leaves_messages_waiting() -> None:
@@ -108,20 +110,26 @@ async def test_a_prompt_that_can_not_be_rendered_leaves_messages_waiting() -> No
     assert script.asked == []
 
 
-def test_the_hash_is_of_what_is_sent_and_is_made_once_a_prompt() -> None:
+def test_the_hash_is_of_what_is_sent_now() -> None:
     script = Script()
     model = served(script)
-    other = Prompt("evosense-1", BUILT_IN.body + "!")
-    assert model.template_hash(BUILT_IN) != model.template_hash(other)
-    assert model.template_hash(BUILT_IN) == served(Script()).template_hash(BUILT_IN)
-    assert script.enveloped == 2
     body = Prompt("v", "Analise.")
-    system = model._prepare(body).rendered.system
-    expected = json.dumps({"model": "m", "system": system}).encode()
+    expected = json.dumps({"model": "m", "system": render(body).system}).encode()
     assert model.template_hash(body) == hashlib.sha256(expected).hexdigest()
-    for number in range(40):
-        model.template_hash(Prompt(str(number), "Analise."))
-    assert len(model._prepared) == 16
+    assert model.template_hash(body) == served(Script()).template_hash(body)
+    assert model.template_hash(body) != model.template_hash(Prompt("v", "Analise!"))
+    before = model.template_hash(body)
+    script.model = "m2"  # as where a server turned out not to know a form of answer
+    assert model.template_hash(body) != before
+
+
+@pytest.mark.parametrize("kind", ["openai", "webhook"])
+async def test_the_transport_is_that_of_the_kind(kind: Literal["openai", "webhook"]) -> None:
+    model = served_analyser(AnalyserServer(name="a", url="http://127.0.0.1:9/v1", model="m", kind=kind))
+    assert type(model._transport).__name__ == {"openai": "OpenAIChat", "webhook": "Webhook"}[kind]
+    assert len(model.template_hash(BUILT_IN)) == 64
+    assert model.wait() == 0
+    await model.close()
 
 
 @pytest.mark.parametrize(
