@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from socket import gaierror
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -17,6 +17,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import httpx
 import msgspec
+
+from adapters.causes import causes
 
 #: Seconds until the connection stands, of silence within an answer, and for a whole answer.
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -172,21 +174,21 @@ class EvolutionClient:
         return "; its path belongs there only if Evolution is served below it" if urlsplit(self._base).path else ""
 
     def _unreachable(self, error: Exception) -> EvolutionError:
-        causes = list(_causes(error))
-        if any(isinstance(cause, gaierror) for cause in causes):
+        found = list(causes(error))
+        if any(isinstance(cause, gaierror) for cause in found):
             return EvolutionUnavailable("dns", "the host's name is not known here: check the address, or the DNS")
-        for cause in causes:
+        for cause in found:
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return EvolutionUnavailable("tls", f"the server's certificate is not accepted: {cause.verify_message}")
-        if any(isinstance(cause, ssl.SSLError) for cause in causes):
+        if any(isinstance(cause, ssl.SSLError) for cause in found):
             return EvolutionUnavailable(
                 "tls", "no encrypted connection can be made there: is it http instead of https, or the wrong port?"
             )
-        if any(isinstance(cause, httpx.TimeoutException | TimeoutError) for cause in causes):
+        if any(isinstance(cause, httpx.TimeoutException | TimeoutError) for cause in found):
             return EvolutionUnavailable(
                 "timeout", "the server does not answer in time: is it running, and does a firewall let us through?"
             )
-        if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+        if any(isinstance(cause, ConnectionRefusedError) for cause in found):
             return EvolutionUnavailable("refused", "nothing listens there: check host and port, and that it is running")
         if isinstance(error, httpx.LocalProtocolError):
             return EvolutionRefused("token", "the token holds characters that no header can carry: set another one")
@@ -227,18 +229,3 @@ def _decoded(content: bytes) -> Any:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         # JavaScript writes half a surrogate pair where a text was cut; only the tolerant decoder takes it.
         return json.loads(content.decode())
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and all that led to it: what a socket said is hidden below several layers."""
-    seen: set[int] = set()
-    waiting = [error]
-    while waiting:
-        one = waiting.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        waiting += [one.__cause__, one.__context__]
-        if isinstance(one, BaseExceptionGroup):
-            waiting += one.exceptions

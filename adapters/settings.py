@@ -2,6 +2,7 @@
 
 import os
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
@@ -53,6 +54,20 @@ class Settings(BaseSettings):
     previous_master_key_file: Path | None = Field(
         None, description="a file that holds the previous master key, instead of the variable"
     )
+    model_url: SecretStr | None = Field(
+        None, description="base address of a model server of OpenAI's protocol, with /v1"
+    )
+    model: str | None = Field(None, description="the model that analyses there, as the server calls it")
+    model_api_key: SecretStr | None = Field(None, description="the model server's key, where it wants one")
+    model_api_key_file: Path | None = Field(None, description="a file that holds that key, instead of the variable")
+    embedding_model: str | None = Field(None, description="the model that embeds; the offline one where it is missing")
+    embedding_url: SecretStr | None = Field(
+        None, description="base address of the server that embeds, where it is not EVOSENSE_MODEL_URL's"
+    )
+    analysers: str | None = Field(
+        None, description="which analysers are asked, in this order: names with commas between them"
+    )
+    models_file: Path | None = Field(None, description="a TOML file with several model servers")
     api_host: str = Field("127.0.0.1", description="address that the API listens on")
     api_port: int = Field(8080, ge=0, le=65535, description="port that the API listens on; 0 takes a free one")
     public_url: str | None = Field(None, description="how the API is reached from outside; used in webhook addresses")
@@ -64,8 +79,17 @@ class Settings(BaseSettings):
     worker_batch: int = Field(64, ge=1, le=1024, description="messages that the worker takes at once")
     worker_max_deliver: int = Field(5, ge=1, le=100, description="tries of a message before it is parked")
     worker_retry_delay: float = Field(5.0, ge=0, le=3600, description="seconds before a failed message is tried again")
+    analysis_order: Literal["oldest", "newest"] = Field(
+        "oldest", description="which messages a model behind a server is asked about first, when many wait for it"
+    )
     projector_batch: int = Field(5000, ge=1, le=20000, description="most events that the projector takes at once")
     projector_poll: float = Field(1.0, gt=0, le=60, description="seconds between looks at the log without a wake-up")
+    daily_budget: Decimal | None = Field(
+        None,
+        ge=0,
+        le=10**9,
+        description="US dollars that a tenant's models may cost a day (UTC); then the offline analyser answers",
+    )
     sweep_seconds: int = Field(
         300,
         ge=0,
@@ -97,6 +121,11 @@ class Settings(BaseSettings):
                 for problem in error.errors(include_input=False)
             )
             raise SettingsError(f"the configuration can't be used: {wrong}") from None
+
+    @property
+    def daily_budget_in_millionths(self) -> int | None:
+        """The daily budget in millionths of a US dollar; None where there is none."""
+        return None if self.daily_budget is None else int(self.daily_budget * 1_000_000)
 
     @property
     def runtime_dsn(self) -> str:
@@ -142,6 +171,11 @@ class Settings(BaseSettings):
         """The previous master key as it was written; None where there is none. Raises `SettingsError`."""
         return _key_text("EVOSENSE_PREVIOUS_MASTER_KEY", self.previous_master_key, self.previous_master_key_file)
 
+    def model_api_key_text(self) -> str | None:
+        """The model server's key as it was written; None where there is none. Raises `SettingsError`."""
+        what = "the model server's key"
+        return _key_text("EVOSENSE_MODEL_API_KEY", self.model_api_key, self.model_api_key_file, what)
+
     def environment(self) -> dict[str, str]:
         """This process's environment with these settings in it, for the processes it starts."""
         ours = {
@@ -152,20 +186,27 @@ class Settings(BaseSettings):
         return {**os.environ, **ours}
 
 
-def _key_text(name: str, value: SecretStr | None, file: Path | None) -> str | None:
+def _key_text(
+    name: str, value: SecretStr | None, file: Path | None, what: str = "32 random bytes in base64"
+) -> str | None:
     if value and file:
         raise SettingsError(f"{name} and {name}_FILE are both set: set one of them")
     if value:
         return value.get_secret_value().strip()
     if file is None:
         return None
+    return secret_text(f"{name}_FILE", file, what)
+
+
+def secret_text(where: str, file: Path, what: str) -> str:
+    """What a file holds, without the blanks around it. Raises `SettingsError` that names `where` and `what` it is."""
     try:
         text = file.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not text"
-        raise SettingsError(f"{name}_FILE: {file} can't be read: {why}") from None
+        raise SettingsError(f"{where}: {file} can't be read: {why}") from None
     if not text:
-        raise SettingsError(f"{name}_FILE: {file} is empty, and has to hold 32 random bytes in base64")
+        raise SettingsError(f"{where}: {file} is empty, and has to hold {what}")
     return text
 
 

@@ -16,6 +16,19 @@ IGNORED: Final = Counter(
     "evosense_webhook_ignored", "What arrived and is no message", ["kind", "reason"], registry=REGISTRY
 )
 REFUSED: Final = Counter("evosense_webhook_refused", "Webhook calls that were refused", ["status"], registry=REGISTRY)
+#: Of models, by their name; never by tenant, of which there are too many. `outcome`: answered, cached, refused, failed.
+MODEL_ANSWERS: Final = Counter(
+    "evosense_model_answers",
+    "Questions to models (of embedders: batches)",
+    ["model", "purpose", "outcome"],
+    registry=REGISTRY,
+)
+MODEL_TOKENS: Final = Counter(
+    "evosense_model_tokens", "Tokens as the servers count them", ["model", "purpose", "direction"], registry=REGISTRY
+)
+MODEL_COST: Final = Counter(
+    "evosense_model_cost_usd", "US dollars, by the prices configured", ["model", "purpose"], registry=REGISTRY
+)
 
 #: More kinds than this are counted as "other": the sender chooses the names, and each one is kept for good.
 _MAX_KINDS: Final = 1_000
@@ -63,7 +76,8 @@ def configure_logging(level: str, style: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx", "httpcore", "faststream", "nats", "psycopg", "uvicorn.access", "socketio", "engineio"):
+    servers = ("faststream", "nats", "psycopg", "uvicorn.access", "socketio", "engineio")
+    for noisy in ("httpx", "httpcore", "openai", *servers):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
 
 

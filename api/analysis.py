@@ -12,34 +12,18 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import Final
 
 import nats.errors
-import psycopg
-from eventsourcing import persistence
 from nats.aio.msg import Msg
 
 from adapters.nats import Envelope, MalformedEnvelope
-from adapters.vault import VaultError
 from api.applying import NotInThisLog, NotYet
-from api.commands import Contended
+from api.deferring import Deferring
 from api.models import Models
+from api.parking import PASSING, Parking, reason_of
 from api.understanding import TAKEN, TEXTS, Understanding
 from api.wiring import WriteSide
-from domain.errors import DomainError
-from sql import queries
 
-#: Name under which the worker parks events.
-SUBSCRIBER: Final = "worker"
-
-_ENGINE: Final = queries("engine")
 _log = logging.getLogger(__name__)
 
-#: What is no fault of the message: it is delivered again, and never parked for it.
-_PASSING: Final = (
-    *(persistence.OperationalError, persistence.InterfaceError, persistence.ProgrammingError),
-    *(psycopg.OperationalError, psycopg.InterfaceError, psycopg.ProgrammingError),
-    Contended,
-)
-#: Errors of ours, whose text is fit for an operator and holds no content.
-_TELLING: Final = (DomainError, persistence.MapperDeserialisationError, VaultError)
 #: Seconds after which a read model that was behind is looked at again.
 _PATIENCE_S: Final = 1.0
 _DEADLY: Final = "the worker that had it in hand ended without an answer"
@@ -49,12 +33,21 @@ _EXCUSES_KEPT: Final = 10_000
 class MessageWorker:
     """Takes batches of raw messages and answers each of them: `ack`, `nak` with a delay, or `term`.
 
-    `max_deliver`: tries before an event is parked; `retry_delay`: seconds before the next try.
+    `max_deliver`: tries before an event is parked; `retry_delay`: seconds before the next try. `deferring`: see
+    `Understanding`.
     """
 
-    def __init__(self, write: WriteSide, models: Models, *, max_deliver: int, retry_delay: float) -> None:
-        self._write = write
-        self._understanding = Understanding(write, models)
+    def __init__(
+        self,
+        write: WriteSide,
+        models: Models,
+        *,
+        max_deliver: int,
+        retry_delay: float,
+        deferring: Deferring | None = None,
+    ) -> None:
+        self._parking = Parking(write.datastore)
+        self._understanding = Understanding(write, models, deferring)
         self._max_deliver = max_deliver
         self._retry_delay = retry_delay
         # How many deliveries of a position came to nothing through no fault of its own, as far as this process knows.
@@ -89,13 +82,13 @@ class MessageWorker:
         try:
             for envelope, error in zip(jobs, await self._carry_out(list(jobs)), strict=True):
                 await self._answer(envelope, jobs[envelope], error)
-        except _PASSING as error:
+        except PASSING as error:
             await self._excuse(jobs, error)
 
     async def _settle_suspects(self, jobs: Mapping[Envelope, Sequence[Msg]]) -> None:
         try:
             behind = await asyncio.to_thread(self._understanding.behind, list(jobs))
-        except _PASSING as error:
+        except PASSING as error:
             await self._excuse(jobs, error)
             return
         for envelope, messages in jobs.items():
@@ -108,17 +101,17 @@ class MessageWorker:
     async def _settle_suspect(self, envelope: Envelope, messages: Sequence[Msg]) -> None:
         """Take one alone, parked until it is through: where it kills this process, it is found parked next time."""
         try:
-            if await asyncio.to_thread(self._is_parked, envelope):
+            if await asyncio.to_thread(self._parking.is_parked, envelope):
                 _log.error("the event at position %d stays parked: %s", envelope.position, _DEADLY)
                 for received in messages:
                     await _tell(received.term())
                 return
-            await asyncio.to_thread(self._park, envelope, _DEADLY, self._attempts(envelope, messages))
+            await asyncio.to_thread(self._parking.park, envelope, _DEADLY, self._attempts(envelope, messages))
             (error,) = await self._carry_out([envelope])
             if error is None or isinstance(error, NotInThisLog | NotYet):
-                await asyncio.to_thread(self._unpark, envelope)
+                await asyncio.to_thread(self._parking.unpark, envelope, _DEADLY)
             await self._answer(envelope, messages, error)
-        except _PASSING as error:
+        except PASSING as error:
             await self._excuse({envelope: messages}, error)
 
     async def _excuse(self, jobs: Mapping[Envelope, Sequence[Msg]], error: Exception) -> None:
@@ -142,11 +135,11 @@ class MessageWorker:
             self._excused[envelope.position] += 1
         elif (attempts := self._attempts(envelope, messages)) < self._max_deliver:
             verdict = "nak"
-            _log.warning("the event at position %d failed: %s", envelope.position, _reason(error))
+            _log.warning("the event at position %d failed: %s", envelope.position, reason_of(error))
         else:
             verdict = "term"
-            _log.error("parked the event at position %d: %s", envelope.position, _reason(error))
-            await asyncio.to_thread(self._park, envelope, _reason(error), attempts)
+            _log.error("parked the event at position %d: %s", envelope.position, reason_of(error))
+            await asyncio.to_thread(self._parking.park, envelope, reason_of(error), attempts)
         if verdict != "nak":
             self._excused.pop(envelope.position, None)
         for received in messages:
@@ -161,32 +154,10 @@ class MessageWorker:
     def _attempts(self, envelope: Envelope, messages: Sequence[Msg]) -> int:
         return max(1, _deliveries(messages) - self._excused[envelope.position])
 
-    def _park(self, envelope: Envelope, reason: str, attempts: int) -> None:
-        with self._write.datastore.get_connection() as conn, conn.transaction():
-            _ENGINE.park(
-                conn,
-                subscriber=SUBSCRIBER,
-                position=envelope.position,
-                tenant_id=envelope.tenant,
-                stream_id=envelope.stream,
-                event_type=envelope.topic,
-                reason=reason,
-                attempts=attempts,
-                projections=None,
-            )
-
-    def _is_parked(self, envelope: Envelope) -> bool:
-        with self._write.datastore.get_connection() as conn:
-            return bool(_ENGINE.is_parked(conn, subscriber=SUBSCRIBER, position=envelope.position))
-
-    def _unpark(self, envelope: Envelope) -> None:
-        with self._write.datastore.get_connection() as conn, conn.transaction():
-            _ENGINE.unpark(conn, subscriber=SUBSCRIBER, position=envelope.position)
-
     # ------------------------------------------------------------------------------------------------ the work
 
     async def _carry_out(self, envelopes: Sequence[Envelope]) -> list[Exception | None]:
-        """Do what the events ask for; what went wrong with each, in order. Raises the errors in `_PASSING`.
+        """Do what the events ask for; what went wrong with each, in order. Raises the errors in `PASSING`.
 
         A batch that fails as a whole is taken again one by one, so that no event fails its neighbours.
         """
@@ -194,7 +165,7 @@ class MessageWorker:
             return []
         try:
             return await self._understanding.reach(envelopes)
-        except _PASSING:
+        except PASSING:
             raise
         except Exception as error:  # whatever a model or a text may provoke
             if len(envelopes) == 1:
@@ -212,12 +183,6 @@ def _envelope(received: Msg) -> Envelope:
 
 def _deliveries(messages: Sequence[Msg]) -> int:
     return max(received.metadata.num_delivered or 1 for received in messages)
-
-
-def _reason(error: Exception) -> str:
-    """What may be shown: a foreign error's text may quote a message, so only its kind is."""
-    name = type(error).__name__
-    return f"{name}: {error}" if isinstance(error, _TELLING) else name
 
 
 def _shortened(subject: str) -> str:

@@ -3,17 +3,23 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 from uuid import UUID
 
 from adapters.embeddings import Embedders
 from domain.embedding_models import EmbeddingModels
 from domain.errors import DomainError
 from domain.messages import Message
-from domain.ports import Analyser, Analysis, Embedder
+from domain.ports import Analyser, Analysis, Embedder, ServedEmbedder
 
 
 class WrongAnswer(DomainError):
     """A model gave another number of answers than it was asked questions."""
+
+
+def is_served(embedder: Embedder) -> TypeGuard[ServedEmbedder]:
+    """Whether it stands behind a server, which may be slow or away."""
+    return hasattr(embedder, "embed_counted")
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,10 @@ class Models:
         return state.analyzed_by == (self.analyser.model_name, self.analyser.prompt_version)
 
     def embedders_of(self, tenant: EmbeddingModels) -> list[Embedder]:
-        """Those of a tenant, the one it moves to last; the default where it has none, or none that is here."""
+        """Those of a tenant, the one it moves to last; the default where it has none, or none that is here.
+
+        `tenant`: as `api.answering.Answering` fills it, so that what never chose keeps the model of its vectors.
+        """
         names = [tenant.answering or self.embedders.default.model_name, tenant.moving_to]
         found = [embedder for name in names if name is not None and (embedder := self.embedders.get(name))]
         return found or [self.embedders.default]

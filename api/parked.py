@@ -11,7 +11,7 @@ from adapters import nats as jetstream
 from adapters.nats import Envelope
 from adapters.postgres import connect
 from adapters.settings import Settings
-from api.analysis import SUBSCRIBER as WORKER
+from api.parking import SUBSCRIBER as WORKER
 from sql import queries
 
 _ENGINE: Final = queries("engine")
@@ -26,17 +26,18 @@ def send_again(settings: Settings, positions: Sequence[int]) -> list[int]:
     `TimeoutError` where NATS can't be reached; nothing is unparked then.
     """
     with connect(settings.runtime_dsn, "evosense_writer") as conn:
-        rows = [_LOG.envelopes_after(conn, position=position - 1, batch=1) for position in positions]
-        envelopes = [
-            Envelope.of_row(row)
-            for found in rows
-            for row in found
-            if row["notification_id"] in positions
-            and _ENGINE.is_parked(conn, subscriber=WORKER, position=row["notification_id"])
-        ]
+        found = [list(_LOG.envelopes_after(conn, position=position - 1, batch=1)) for position in positions]
+        rows = [row for rows in found for row in rows if row["notification_id"] in positions]
+        since = {
+            row["notification_id"]: _ENGINE.parked_since(conn, subscriber=WORKER, position=row["notification_id"])
+            for row in rows
+        }
+        envelopes = [Envelope.of_row(row) for row in rows if since[row["notification_id"]] is not None]
         asyncio.run(_publish(settings.nats_dsn, envelopes))
         for envelope in envelopes:
-            _ENGINE.unpark(conn, subscriber=WORKER, position=envelope.position)
+            # What was sent may have been tried, and parked again, before all was sent.
+            at = since[envelope.position]
+            _ENGINE.unpark_as_it_was(conn, subscriber=WORKER, position=envelope.position, parked_at=at)
     return [envelope.position for envelope in envelopes]
 
 

@@ -1,10 +1,12 @@
 """Search: by words, by meaning, by both, and messages like one that is known."""
 
+import asyncio
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-from litestar import get
+from litestar import Response, get
+from litestar.datastructures import ResponseHeader
 from litestar.di import Provide
 from litestar.params import Parameter
 from psycopg import AsyncConnection
@@ -14,10 +16,12 @@ from adapters.postgres import ReadPool
 from api.common import WaitFor, until_reached
 from api.filters import NO_FILTERS, Filters, search_filters
 from api.fusion import Hit, Way, fused
+from api.models import is_served
 from api.problems import ProblemError
 from api.security import Principal
 from api.services import Services
 from domain.masking import mask
+from domain.ports import AnswerRefused, Embedder, ModelUnavailable
 from sql import queries
 
 _SEARCH: Final = queries("search", "apsycopg")
@@ -32,9 +36,24 @@ _DEPTH_MAX: Final = 200
 THRESHOLD: Final = 0.2
 #: How often a search begins again because the tenant's model changed under it.
 _TRIES: Final = 3
+#: Seconds for which a search waits for a model server to embed what is looked for.
+PATIENCE_S: Final = 2.0
 _NO_MODEL: Final = (
     "the model that this tenant's messages were embedded with is not part of this installation, so they can't be "
     "searched by meaning until `evosense reembed` has moved them to another; mode=text finds them by their words"
+)
+_SILENT: Final = (
+    "the model server that embeds does not answer at the moment, so nothing can be searched by meaning; mode=text "
+    "finds messages by their words"
+)
+#: Header of an answer in which only words had a part, though the meaning was asked for.
+NOTICE: Final = "X-EvoSense-Notice"
+_BY_WORDS: Final = "found by words alone: "
+_NOTICE_HEADER: Final = ResponseHeader(
+    name=NOTICE,
+    description="why hits were found by words alone, where the meaning was asked for, too",
+    required=False,
+    documentation_only=True,
 )
 
 Mode = Literal["hybrid", "semantic", "text"]
@@ -58,7 +77,7 @@ Threshold = Annotated[
 ]
 
 
-@get("/search", dependencies=_FILTERS, conflicts=True)
+@get("/search", dependencies=_FILTERS, conflicts=True, response_headers=[_NOTICE_HEADER])
 async def search(
     services: Services,
     principal: Principal,
@@ -70,7 +89,7 @@ async def search(
     limit: HowMany = 20,
     threshold: Threshold = THRESHOLD,
     wait_for: WaitFor = None,
-) -> list[Hit]:
+) -> Response[list[Hit]]:
     """Messages that say or mean what `q` says, best first. docs/search.md explains modes, syntax and scores."""
     # What no text can have and PostgreSQL does not take.
     words = mask(q.replace("\0", " "))
@@ -78,7 +97,7 @@ async def search(
         raise ProblemError(400, "query.q: it is empty: say what to look for")
     await until_reached(services, wait_for)
     try:
-        return await find(
+        found = await find(
             services.reads,
             services.embedders,
             principal.tenant_id,
@@ -88,12 +107,30 @@ async def search(
             threshold=threshold,
             filters=filters,
         )
+    except ModelSilent:
+        raise ProblemError(503, _SILENT, retry_after=5) from None
     except ModelMissing:
         raise ProblemError(409, _NO_MODEL) from None
+    return Response(found.hits, headers={} if found.notice is None else {NOTICE: found.notice})
 
 
 class ModelMissing(Exception):
     """The tenant's vectors are of a model that is not part of this installation."""
+
+    notice = f"{_BY_WORDS}the model of this tenant's vectors is not part of this installation (evosense reembed)"
+
+
+class ModelSilent(Exception):
+    """The model that has to embed what is looked for can't be asked now."""
+
+    notice = f"{_BY_WORDS}the model server that embeds does not answer at the moment"
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What a search found. `notice`: why the meaning had no part in it, though it was asked for."""
+
+    hits: list[Hit]
+    notice: str | None = None
 
 
 async def find(
@@ -106,23 +143,30 @@ async def find(
     limit: int = 20,
     threshold: float = THRESHOLD,
     filters: Filters = NO_FILTERS,
-) -> list[Hit]:
-    """The best `limit` messages of a tenant. `words` are masked, and not blank.
+    patience: float = PATIENCE_S,
+) -> Found:
+    """The best `limit` messages of a tenant. `words` are masked, and not blank; `patience`: seconds for a model server.
 
-    Raises `ModelMissing` where nothing but the meaning was asked for and there is no model to compare it by.
+    Raises `ModelMissing` or `ModelSilent` where nothing but the meaning was asked for and there is no model to compare
+    it by, or none that answers.
     """
     depth = min(_DEPTH_MAX, max(_DEPTH, 3 * limit)) if mode == "hybrid" else limit
     found: dict[Way, list[Any]] = {}
+    notice = None
     if mode != "semantic":
         async with reads.as_tenant(tenant_id) as conn:
             rows = _SEARCH.by_words(conn, words=words, depth=depth, **msgspec.structs.asdict(filters))
             found["text"] = [row async for row in rows]
     if mode != "text":
-        meaning = await _meaning_of(reads, embedders, tenant_id, words, depth, threshold, filters)
-        if meaning is None and mode == "semantic":
-            raise ModelMissing
-        found["meaning"] = meaning or []
-    return fused(found, limit)
+        try:
+            found["meaning"] = await _meaning_of(
+                reads, embedders, tenant_id, words, depth, threshold, filters, patience
+            )
+        except (ModelMissing, ModelSilent) as error:
+            if mode == "semantic":
+                raise
+            notice = error.notice
+    return Found(fused(found, limit), notice)
 
 
 @get("/messages/{identifier:int}/similar", dependencies=_FILTERS, conflicts=True)
@@ -157,22 +201,39 @@ async def _meaning_of(
     depth: int,
     threshold: float,
     filters: Filters,
-) -> list[Any] | None:
-    """Hits by meaning, compared by the model that answers for the tenant; None where it is not here."""
+    patience: float,
+) -> list[Any]:
+    """Hits by meaning, compared by the model that answers for the tenant. Raises `ModelMissing` and `ModelSilent`."""
+    found: list[Any] = []
     async with reads.as_tenant(tenant_id) as conn:
         model = await _model_of(conn, tenant_id)
     for _ in range(_TRIES):
-        embedder = embedders.default if model is None else embedders.get(model)
+        if model is None:  # and no vectors
+            break
+        embedder = embedders.get(model)
         if embedder is None:
-            return None
-        vector = _as_text((await embedder.embed([words]))[0])
+            raise ModelMissing
+        vector = _as_text(await _vector_of(embedder, words, patience))
         async with reads.as_tenant(tenant_id) as conn:
             found = await _by_meaning(conn, tenant_id, vector, embedder.model_name, depth, threshold, filters)
             # Where another model was adopted meanwhile, the vectors of this one may be gone.
-            if (now := await _model_of(conn, tenant_id)) in (model, embedder.model_name):
+            if (now := await _model_of(conn, tenant_id)) == model:
                 break
             model = now
     return found
+
+
+async def _vector_of(embedder: Embedder, words: str, patience: float) -> bytes:
+    """The vector of what is looked for. Raises `ModelSilent`: a search waits no longer than its user would."""
+    if not is_served(embedder):
+        return (await embedder.embed([words]))[0]
+    if embedder.wait() > patience:
+        raise ModelSilent
+    try:
+        async with asyncio.timeout(patience):
+            return (await embedder.embed([words]))[0]
+    except (ModelUnavailable, AnswerRefused, TimeoutError):
+        raise ModelSilent from None
 
 
 async def _model_of(conn: AsyncConnection[Any], tenant_id: UUID) -> str | None:

@@ -1,6 +1,7 @@
 """What the HTTP handlers work with, put together once for each process."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,6 +39,7 @@ class Services:
     embedders: Embedders
     hashers: ThreadPoolExecutor
     door: Door
+    close_models: Callable[[], Awaitable[None]]
 
     @property
     def embedder(self) -> Embedder:
@@ -55,6 +57,7 @@ class Services:
         """Let go of everything."""
         await self.waiter.stop()
         await self.reads.close()
+        await self.close_models()
         await asyncio.to_thread(self.write.close)
         self.hashers.shutdown()
 
@@ -68,8 +71,17 @@ class Services:
         return await asyncio.get_running_loop().run_in_executor(self.hashers, verify, password_hash, password)
 
 
-def build_services(settings: Settings, embedder: Embedder, *others: Embedder) -> Services:
-    """Put the parts together; `embedder` is for tenants that chose no other.
+async def _nothing_to_close() -> None:
+    """Models in this process hold no connections."""
+
+
+def build_services(
+    settings: Settings,
+    embedder: Embedder,
+    *others: Embedder,
+    close: Callable[[], Awaitable[None]] = _nothing_to_close,
+) -> Services:
+    """Put the parts together; `embedder` is for tenants that chose no other; `close` lets go of the embedders.
 
     Raises `SettingsError` and `MasterKeyError`.
     """
@@ -87,6 +99,7 @@ def build_services(settings: Settings, embedder: Embedder, *others: Embedder) ->
         embedders=Embedders(embedder, *others),
         hashers=ThreadPoolExecutor(HASHING_THREADS, "password"),
         door=Door(),
+        close_models=close,
     )
 
 

@@ -118,8 +118,10 @@ def forget_erased(write: WriteSide) -> None:
         for tenant_id in erased:
             _SWEEPING.forget_sweeps(conn, tenant_id=tenant_id)
             _SWEEPING.forget_links(conn, tenant_id=tenant_id)
+            _SWEEPING.forget_backlog(conn, tenant_id=tenant_id)
     for tenant_id in erased:
         write.activity.forget(tenant_id)
+        write.usage.forget(tenant_id)
 
 
 @once_more

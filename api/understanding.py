@@ -1,7 +1,8 @@
 """What a batch of events asks for: what was announced of messages is applied, then texts are analysed and embedded.
 
 In that order: what is deleted is not analysed, and what is edited is analysed as it stands now. An answer that comes
-when its text is gone is not recorded; the edit is an event, too, and brings the message here again.
+when its text is gone is not recorded; the edit is an event, too, and brings the message here again. What only a model
+behind a server can answer is left to `api.draining`: nothing here waits for one.
 """
 
 import asyncio
@@ -11,26 +12,19 @@ from typing import Final, cast
 from uuid import UUID
 
 from adapters.nats import Envelope
+from api.answering import Answering
 from api.applying import Amender, Announced, Deleted, NotInThisLog, Task
 from api.commands import Intent, Step
-from api.models import Models
+from api.deferring import Deferring
+from api.models import Models, is_served
+from api.recording import answered, embedded
 from api.wiring import WriteSide
 from domain.aggregate import Command
 from domain.amendments import DeletionAnnounced, EditAnnounced
-from domain.answers import checked
 from domain.embedding_models import EmbeddingModels, embedding_models
 from domain.errors import DomainError
-from domain.experiments import LIVE_RUN, RecordInference, inference, inference_id
-from domain.messages import (
-    AnalyzeMessage,
-    EmbedMessage,
-    Message,
-    MessageDeleted,
-    MessageEdited,
-    MessageReceived,
-    message,
-)
-from domain.ports import Analysis, Embedder
+from domain.messages import Message, MessageDeleted, MessageEdited, MessageReceived, message
+from domain.ports import Analysis, Answer, Embedder
 
 #: Types of the events that are announcements of a key, and of those of which a message is analysed.
 _ANNOUNCEMENTS: Final = frozenset({EditAnnounced.type_name, DeletionAnnounced.type_name})
@@ -40,12 +34,17 @@ TAKEN: Final = _ANNOUNCEMENTS | TEXTS | {MessageDeleted.type_name}
 
 
 class Understanding:
-    """Carries out batches of events; blocks on nothing but what it awaits."""
+    """Carries out batches of events; blocks on nothing but what it awaits.
 
-    def __init__(self, write: WriteSide, models: Models) -> None:
+    `deferring`: what is left to models behind servers; nothing where it is None.
+    """
+
+    def __init__(self, write: WriteSide, models: Models, deferring: Deferring | None = None) -> None:
         self._write = write
         self._models = models
+        self._deferring = deferring
         self._amender = Amender(write)
+        self._answering = Answering(write.datastore)
 
     def behind(self, envelopes: Sequence[Envelope]) -> set[Envelope]:
         """Those of messages of which something was announced, which wait for the messages' read model; blocks."""
@@ -70,9 +69,14 @@ class Understanding:
         amended = await self._amend(envelopes, [e for e in texts if results[e] is None], states, results)
         states.update(amended)
         wanted = {envelope.stream for envelope in texts if results[envelope] is None}
-        embedders = {tenant: self._models.embedders_of(moves[empty.id]) for tenant, empty in tenants.items()}
+        embedders = {tenant: self._models.embedders_of(moves[tenant]) for tenant in tenants}
         alive = [state for stream, state in states.items() if stream in wanted and not state.deleted]
-        intents = await self._intents(alive, embedders)
+        served: set[UUID] = set()
+        if self._deferring is not None:
+            served = await asyncio.to_thread(self._deferring.served, set(tenants))
+            # First, whatever becomes of the rest: who acknowledges this batch has seen the rows committed.
+            await self._deferring.defer([e for e in texts if results[e] is None], alive, served, embedders)
+        intents = await self._intents(alive, served, embedders)
         outcomes = await asyncio.to_thread(self._write.commands.handle_many, list(intents.values()))
         refused = {
             stream: outcome
@@ -84,11 +88,11 @@ class Understanding:
     def _load(
         self, texts: Sequence[Envelope], tenants: Mapping[UUID, EmbeddingModels]
     ) -> tuple[dict[UUID, Message], dict[UUID, EmbeddingModels]]:
-        """The messages, and the tenants' models, with one question to the log."""
+        """The messages, and the tenants' models by tenant, with one question to the log."""
         streams = {envelope.stream for envelope in texts}
         asked: list[Message | EmbeddingModels] = [*map(message, streams), *tenants.values()]
         loaded = {state.id: state for state in self._write.log.load_many(asked)}
-        moves = {empty.id: cast(EmbeddingModels, loaded[empty.id]) for empty in tenants.values()}
+        moves = self._answering.filled((t, cast(EmbeddingModels, loaded[empty.id])) for t, empty in tenants.items())
         return {stream: cast(Message, loaded[stream]) for stream in streams}, moves
 
     async def _amend(
@@ -121,65 +125,39 @@ class Understanding:
         return {state.id: state for state in again}
 
     async def _intents(
-        self, states: Sequence[Message], embedders: Mapping[UUID, Sequence[Embedder]]
+        self, states: Sequence[Message], served: set[UUID], embedders: Mapping[UUID, Sequence[Embedder]]
     ) -> dict[UUID, Intent]:
-        """What to record, by message; nothing for a message that its models have answered already."""
+        """What to record, by message; nothing for a message that its models have answered already.
+
+        Analyses of tenants that are not `served`, and vectors of the embedders that are here.
+        """
         analyses, latency_ms = await self._models.analyse(
-            [state for state in states if not self._models.analysed(state)]
+            [state for state in states if state.tenant_id not in served and not self._models.analysed(state)]
         )
-        vectors = await self._models.embed(states, embedders)
+        here = {tenant: [one for one in of_tenant if not is_served(one)] for tenant, of_tenant in embedders.items()}
+        vectors = await self._models.embed(states, here)
         now = datetime.now(UTC)
         intents: dict[UUID, Intent] = {}
         for state in states:
             commands: list[Command] = []
             steps: list[Step] = []
             if (analysis := analyses.get(state.id)) is not None:
-                analysis = _as_stored(analysis)
-                commands.append(self._analysis(state, analysis, now))
-                steps.append(self._inference(state, analysis, latency_ms, now))
-            commands += (
-                EmbedMessage(at=now, model_name=name, vector=vector, text_version=state.text_version)
-                for name, vector in vectors.get(state.id, ())
-            )
+                if state.tenant_id is None:
+                    raise NotInThisLog("it is not in this log")
+                command, step = answered(state, state.tenant_id, self._answer(analysis, latency_ms), now)
+                commands.append(command)
+                steps.append(step)
+            commands += (embedded(state, name, vector, now) for name, vector in vectors.get(state.id, ()))
             if commands:
                 intents[state.id] = Intent((Step(message(state.id), tuple(commands)), *steps))
         return intents
 
-    def _analysis(self, state: Message, analysis: Analysis, now: datetime) -> AnalyzeMessage:
+    def _answer(self, analysis: Analysis, latency_ms: int) -> Answer:
         analyser = self._models.analyser
-        return AnalyzeMessage(
-            at=now,
-            model_name=analyser.model_name,
-            prompt_version=analyser.prompt_version,
+        return Answer(
             analysis=analysis,
-            text_version=state.text_version,
-        )
-
-    def _inference(self, state: Message, analysis: Analysis, latency_ms: int, now: datetime) -> Step:
-        analyser = self._models.analyser
-        if state.tenant_id is None:
-            raise NotInThisLog("it is not in this log")
-        command = RecordInference(
-            at=now,
-            tenant_id=state.tenant_id,
-            message_id=state.id,
             model_name=analyser.model_name,
             prompt_version=analyser.prompt_version,
             template_hash=analyser.template_hash,
             latency_ms=latency_ms,
-            sentiment=analysis.sentiment,
-            emotion=analysis.emotion,
-            satisfaction=analysis.satisfaction,
-            run_id=LIVE_RUN,
         )
-        identifier = inference_id(state.id, LIVE_RUN, analyser.prompt_version, analyser.model_name, state.text_version)
-        # None of a text that the message no longer has when it comes to be recorded.
-        return Step(inference(identifier), (command,), follows=True)
-
-
-def _as_stored(analysis: Analysis) -> Analysis:
-    """The analysis as the message will keep it, so that its inference says the same; a wrong one is refused there."""
-    try:
-        return checked(analysis)
-    except DomainError:
-        return analysis

@@ -22,9 +22,11 @@ from adapters.master_keys import master_keys
 from adapters.settings import Settings
 from adapters.vault import Vault
 from api.activity import Activity
+from api.answer_cache import AnswerCache
 from api.commands import CommandBus
 from api.known_connections import KnownConnections
 from api.people import People
+from api.usage import Usage
 from projections.build import Builder
 from projections.catalog import all_projections
 from projections.engine import Engine
@@ -49,11 +51,14 @@ class WriteSide:
     activity: Activity
     people: People
     known: KnownConnections
+    usage: Usage
+    answers: AnswerCache
 
     def close(self) -> None:
         """Append what was accepted, write what was counted, then let go of the database."""
         self.group.close()
         self.activity.close()
+        self.usage.close()
         self.datastore.close()
 
 
@@ -73,6 +78,8 @@ def write_side(settings: Settings, *, role: Role = "evosense_writer") -> WriteSi
         Activity(datastore),
         People(log, commands),
         KnownConnections(datastore, log),
+        Usage(datastore),
+        AnswerCache(datastore, vault),
     )
 
 

@@ -21,11 +21,17 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError, ServiceUnavailableError
 
 from adapters import nats as jetstream
-from adapters.analysis import OfflineAnalyser
-from adapters.embeddings import Embedders, offline_embedders
+from adapters.embeddings import Embedders
 from adapters.settings import Settings
 from api.analysis import MessageWorker
+from api.asking import Asks
+from api.backlog import LEASE_S, Backlog
+from api.deferring import Deferring
+from api.draining import Drainer
 from api.faults import connected
+from api.lanes import Counts
+from api.local_asks import LocalAsks
+from api.model_catalogue import Catalogue
 from api.models import Models
 from api.relay import PASSING, wait_any
 from domain.ports import Analyser, Embedder
@@ -183,13 +189,22 @@ async def run_worker(
     *,
     analyser: Analyser | None = None,
     embedder: Embedder | None = None,
+    asks: Asks | None = None,
+    count: Counts | None = None,
     ack_wait: float = 60,
+    lease: float = LEASE_S,
 ) -> None:
-    """The role `worker`: work until `stop` is set, with the offline models where none are given.
+    """The role `worker`: work until `stop` is set, with the configured models where none are given.
 
-    Raises `SettingsError` or `MasterKeyError` where the configuration can't be used.
+    `asks`: how models behind servers are asked; where there are none, what an earlier configuration has left in the
+    backlog is answered by the analyser. `count`: who counts what embedding costs. `lease`: seconds after which another
+    worker takes what this one had in hand, where this one is gone. Raises `SettingsError` or `MasterKeyError` where the
+    configuration can't be used.
     """
-    models = Models(analyser or OfflineAnalyser(), Embedders(embedder) if embedder else offline_embedders())
+    catalogue = Catalogue.of(settings)
+    models = Models(analyser or catalogue.offline, Embedders(embedder) if embedder else catalogue.embedders)
+    if embedder is None:
+        await catalogue.probe()
     if analyser is None and embedder is None:
         # The offline models load on first use: now, and not as the latency of the first message's analysis.
         await models.analyser.analyse(["bom dia"])
@@ -198,11 +213,19 @@ async def run_worker(
     if write is None:
         return
     try:
-        messages = MessageWorker(
-            write, models, max_deliver=settings.worker_max_deliver, retry_delay=settings.worker_retry_delay
-        )
-        await Worker(messages, url, batch=settings.worker_batch, ack_wait=ack_wait).run(stop)
+        backlog = Backlog(write.datastore, lease=lease)
+        asks = asks or LocalAsks(models)
+        tries, delay = settings.worker_max_deliver, settings.worker_retry_delay
+        deferring = Deferring(backlog, asks)
+        messages = MessageWorker(write, models, max_deliver=tries, retry_delay=delay, deferring=deferring)
+        order = settings.analysis_order
+        drainer = Drainer(write, backlog, asks, models, order, max_deliver=tries, retry_delay=delay, count=count)
+        worker = Worker(messages, url, batch=settings.worker_batch, ack_wait=ack_wait)
+        async with asyncio.TaskGroup() as side_by_side:
+            side_by_side.create_task(worker.run(stop))
+            side_by_side.create_task(drainer.run(stop))
     finally:
+        await catalogue.close()
         await asyncio.to_thread(write.close)
 
 

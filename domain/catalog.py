@@ -1,6 +1,17 @@
 """Importing this module enters every event type in the register: whoever reads the log needs them all."""
 
-from domain import amendments, authn, connections, embedding_models, experiments, messages, people, receipts, tenancy
+from domain import (
+    amendments,
+    authn,
+    connections,
+    embedding_models,
+    experiments,
+    messages,
+    model_choices,
+    people,
+    receipts,
+    tenancy,
+)
 
 __all__ = [
     "amendments",
@@ -9,6 +20,7 @@ __all__ = [
     "embedding_models",
     "experiments",
     "messages",
+    "model_choices",
     "people",
     "receipts",
     "tenancy",

@@ -96,12 +96,16 @@ class ReceiveMessage(Command, frozen=True, kw_only=True):
 
 
 class AnalyzeMessage(Command, frozen=True, kw_only=True):
-    """Record what a model said of the text with that version (`Message.text_version`); nothing where that is gone."""
+    """Record what a model said of the text with that version (`Message.text_version`); nothing where that is gone.
+
+    `only_first`: nothing, either, where any model has had its say on that text.
+    """
 
     model_name: str
     prompt_version: str
     analysis: Analysis
     text_version: int = 1
+    only_first: bool = False
 
 
 class EmbedMessage(Command, frozen=True, kw_only=True):
@@ -204,7 +208,8 @@ class Message(Aggregate, frozen=True, kw_only=True):
             case AnalyzeMessage() | EmbedMessage() if command.text_version != self.text_version:
                 return ()
             case AnalyzeMessage():
-                if self.analyzed_by == (command.model_name, command.prompt_version):
+                same = self.analyzed_by == (command.model_name, command.prompt_version)
+                if same or (command.only_first and self.analyzed_by is not None):
                     return ()
                 analysis = checked(command.analysis)
                 fitting("model_name", command.model_name, MAX_MODEL_NAME, least=1)

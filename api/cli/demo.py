@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import httpx
+import typer
 from rich.columns import Columns
 from rich.console import Group
 from rich.panel import Panel
@@ -20,11 +21,14 @@ from rich.text import Text
 
 from adapters.settings import Settings
 from api.accounts import ADMIN
+from api.cli.demo_models import Said, first_answer, same_models, shown_first_answer, who_answered
 from api.cli.installation import Installation
 from api.cli.screen import CommandError, console
 from api.cli.up import addresses
 from api.demo_data import SEARCHES, envelopes
+from api.model_catalogue import Catalogue
 
+#: Seconds for which the system may take to start, and for which nothing may happen while messages wait for a model.
 _SECONDS: Final = 120.0
 _SENDERS: Final = 8
 _INSTANCE: Final = "loja-centro"
@@ -40,20 +44,28 @@ _COLOURS: Final = {
 }
 
 
-def demo() -> None:
+def demo(
+    messages: Annotated[
+        int | None, typer.Option(min=1, help="Send the last so many webhook calls alone: for a slow model.")
+    ] = None,
+) -> None:
     """Show the whole system at work on a week of a shop's WhatsApp conversations (invented, in Portuguese).
 
-    Starts the system in the background where it is not up, and leaves it running for you to look around.
+    Starts the system in the background where it is not up, and leaves it running for you to look around. With
+    EVOSENSE_MODEL_URL and EVOSENSE_MODEL a model server analyses (docs/models.md).
     """
     settings = Settings.load()
+    catalogue = Catalogue.of(settings)
     installation = Installation.of(settings)
+    same_models(installation, catalogue)
     started = time.monotonic()
     columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
+        said = shown_first_answer(settings, catalogue, progress)
         step = progress.add_task("starting PostgreSQL, NATS and the roles", total=1)
         address = _started(installation)
         progress.update(step, completed=1)
-        shown = asyncio.run(_show(installation, address, progress))
+        shown = asyncio.run(_show(installation, address, progress, settings, said, messages))
     console.print(shown)
     console.print(f"[dim]{time.monotonic() - started:.0f} s. All of it is invented, and all figures are computed.[/]")
 
@@ -89,26 +101,28 @@ def _last_line(installation: Installation) -> str:
     return lines[-1].removeprefix("error: ") if lines else f"see {installation.log_file}"
 
 
-async def _show(installation: Installation, address: str, progress: Progress) -> Group:
+async def _show(
+    installation: Installation,
+    address: str,
+    progress: Progress,
+    settings: Settings,
+    said: Said | None,
+    messages: int | None,
+) -> Group:
     async with httpx.AsyncClient(base_url=address, timeout=60.0) as client:
         account = await _account(client, installation)
         me = await _login(client, account["username"], account["password"])
         hook = await _connection(client, me, account["token"])
-        bodies = list(envelopes(datetime.now(UTC), instance=_INSTANCE))
+        bodies = list(envelopes(datetime.now(UTC), instance=_INSTANCE))[-messages if messages else 0 :]
         results = await _send(client, hook, account["token"], bodies, progress)
         position = max(result["position"] for result in results)
         total = (await _get(client, me, "/api/v1/metrics", wait_for=position))["total_messages"]
-        analysed = progress.add_task("analysing and embedding", total=total)
-        deadline = time.monotonic() + _SECONDS
-        while (done := await _analysed(client, me)) < total:
-            progress.update(analysed, completed=done)
-            if time.monotonic() > deadline:
-                raise CommandError(f"{total - done} messages are not analysed yet: `evosense status` may say why")
-            await asyncio.sleep(0.3)
-        progress.update(analysed, completed=done)
+        await _understood(client, me, total, progress, settings)
+        answered = [who_answered(await _get(client, me, "/api/v1/metrics/latency"), said)] if said else []
         return Group(
             _received(bodies, results),
             Columns([await _metrics(client, me), await _emotions(client, me)]),
+            *answered,
             *[await _search(client, me, words) for words in SEARCHES],
             Panel(
                 addresses(
@@ -121,6 +135,31 @@ async def _show(installation: Installation, address: str, progress: Progress) ->
                 expand=False,
             ),
         )
+
+
+async def _understood(
+    client: httpx.AsyncClient, me: dict[str, str], total: int, progress: Progress, settings: Settings
+) -> None:
+    """Wait until all messages are analysed, for as long as something moves."""
+    analysed = progress.add_task("analysing and embedding", total=total)
+    most, deadline = -1, 0.0
+    while (done := await _analysed(client, me)) < total:
+        progress.update(analysed, completed=done)
+        if done > most:
+            most, deadline = done, time.monotonic() + _SECONDS
+        elif time.monotonic() > deadline:
+            said = await first_answer(settings)
+            waiting = f"{total - done} messages are not analysed yet, and for {_SECONDS:g} s none was: "
+            if said is not None and said.fault is None and done:
+                progress.console.print(
+                    f"[yellow]{waiting}the model answers, so they may be parked (`evosense parked list`)[/]",
+                    soft_wrap=True,
+                )
+                break
+            why = said.fault if said and said.fault else "`evosense status` may say why"
+            raise CommandError(f"{waiting}{why}. They wait, and `evosense demo` goes on where it was")
+        await asyncio.sleep(0.3)
+    progress.update(analysed, completed=done)
 
 
 async def _account(client: httpx.AsyncClient, installation: Installation) -> dict[str, str]:
@@ -226,7 +265,10 @@ async def _emotions(client: httpx.AsyncClient, me: dict[str, str]) -> Panel:
 
 async def _search(client: httpx.AsyncClient, me: dict[str, str], words: str) -> Panel:
     table = Table(box=None, show_header=False, pad_edge=False)
-    for hit in await _get(client, me, "/api/v1/search", q=words, mode="semantic", limit=3):
+    answer = await client.get("/api/v1/search", params={"q": words, "mode": "semantic", "limit": 3}, headers=me)
+    if answer.status_code == 503:
+        table.add_row(Text(answer.json()["detail"]))
+    for hit in [] if answer.status_code == 503 else _checked(answer):
         table.add_row(f"[bold]{hit['similarity_score']:.2f}[/]", Text(hit["text"]))
     return Panel(table, title=f"search by meaning: “{words}”", title_align="left", border_style="blue", expand=False)
 

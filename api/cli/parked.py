@@ -9,10 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from adapters.settings import Settings, SettingsError
-from api.analysis import SUBSCRIBER as WORKER
 from api.cli.projecting import projecting
 from api.cli.screen import CommandError, console
 from api.parked import send_again
+from api.parking import SUBSCRIBER as WORKER
 from api.wiring import ReadSide
 from projections.catalog import all_projections
 from projections.parking import HELD_BACK, SUBSCRIBER

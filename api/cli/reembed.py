@@ -8,17 +8,19 @@ from uuid import UUID
 
 import typer
 from eventsourcing.persistence import PersistenceError
+from rich.markup import escape
 from rich.table import Table
 
-from adapters.embeddings import offline_embedders
+from adapters.settings import Settings
 from api.cli.projecting import bar, projecting
 from api.cli.screen import CommandError, console
 from api.commands import Contended
-from api.reembedding import Progress, move
+from api.model_catalogue import Catalogue
+from api.reembedding import Moved, Progress, move
 from api.wiring import ReadSide, WriteSide, write_side
 from domain.embedding_models import EmbeddingModels, embedding_models
 from domain.errors import DomainError
-from domain.ports import Embedder
+from domain.ports import Embedder, ModelUnavailable, Usage
 from sql import queries
 
 _REEMBED: Final = queries("reembed")
@@ -43,17 +45,22 @@ def reembed(
     if listed and (tenant is not None or model is not None):
         raise CommandError("--list shows everything: give it alone")
     # Before anything is opened: a wrong name costs nothing.
-    embedder = None if model is None else _embedder(model)
+    catalogue = Catalogue.of(Settings.load())
+    embedder = None if model is None else _embedder(catalogue, model)
     with projecting() as (settings, side):
         write = write_side(settings)
         try:
             if embedder is None or tenant is None:
-                console.print(_models())
+                console.print(_models(catalogue))
                 console.print(_tenants(side, write))
             else:
-                _move(side, write, tenant, embedder)
+                _move(side, write, tenant, catalogue, embedder)
         except PersistenceError as error:
             raise CommandError(f"the database can't be worked with ({type(error).__name__}): {_AGAIN}") from None
+        except ModelUnavailable as error:
+            raise CommandError(
+                f"the model server can't be asked ({error}); the old model still answers: {_AGAIN}"
+            ) from None
         except (DomainError, Contended) as error:
             raise CommandError(str(error)) from None
         except KeyboardInterrupt:
@@ -63,11 +70,11 @@ def reembed(
             write.close()
 
 
-def _move(side: ReadSide, write: WriteSide, wanted: str, embedder: Embedder) -> None:
+def _move(side: ReadSide, write: WriteSide, wanted: str, catalogue: Catalogue, embedder: Embedder) -> None:
     found = _tenant(side, wanted)
     tenant_id, name = found["id"], embedder.model_name
     state = write.log.load(embedding_models(tenant_id))
-    old = state.answering or found["model"] or offline_embedders().default.model_name
+    old = state.answering or found["model"] or catalogue.embedders.default.model_name
     if state.moving_to == name:
         console.print(f"going on with the move to {name}", soft_wrap=True)
     elif state.moving_to is not None:
@@ -78,9 +85,16 @@ def _move(side: ReadSide, write: WriteSide, wanted: str, embedder: Embedder) -> 
 
         def show(now: Progress) -> None:
             rate = round(now.embedded / max(0.001, time.monotonic() - started))
-            progress.update(task, total=now.head, completed=now.position, rate=f"{rate:,} vectors/s")
+            doing = "reading the log" if now.waiting is None else f"waiting for the model server: {escape(now.waiting)}"
+            progress.update(task, total=now.head, completed=now.position, rate=f"{rate:,} vectors/s", description=doing)
 
-        done = asyncio.run(move(write, tenant_id, embedder, old, on_progress=show))
+        async def moving() -> Moved:
+            try:
+                return await move(write, tenant_id, embedder, old, on_progress=show)
+            finally:
+                await catalogue.close()
+
+        done = asyncio.run(moving())
     took = f"{time.monotonic() - started:.1f} s"
     if not done.adopted and not done.embedded:
         console.print(f"nothing to do: {name} answers for {found['name']}, with {done.messages:,} messages ({took})")
@@ -88,15 +102,23 @@ def _move(side: ReadSide, write: WriteSide, wanted: str, embedder: Embedder) -> 
     console.print(
         f"{done.embedded:,} of {found['name']}'s {done.messages:,} messages were embedded by this run ({took}). "
         f"From position {done.position:,} on {name} answers"
-        + (f", instead of {old}" if done.adopted and old != name else ""),
+        + (f", instead of {old}" if done.adopted and old != name else "")
+        + _cost(done.usage),
         soft_wrap=True,
         markup=False,
         highlight=False,
     )
 
 
-def _embedder(name: str) -> Embedder:
-    embedders = offline_embedders()
+def _cost(usage: Usage) -> str:
+    if not usage.calls:
+        return ""
+    dollars = f", {usage.cost / 1_000_000:,.4f} US dollars by the configured prices" if usage.cost else ""
+    return f". It took {usage.calls:,} calls and {usage.input_tokens:,} tokens{dollars}"
+
+
+def _embedder(catalogue: Catalogue, name: str) -> Embedder:
+    embedders = catalogue.embedders
     found = embedders.get(name)
     if found is None:
         there = ", ".join(embedder.model_name for embedder in embedders)
@@ -125,11 +147,13 @@ def _is_uuid(text: str) -> bool:
     return True
 
 
-def _models() -> Table:
-    embedders = offline_embedders()
-    table = Table("model", "", title="models of this installation")
+def _models(catalogue: Catalogue) -> Table:
+    embedders = catalogue.embedders
+    servers = {embedder.model_name: embedder.name for embedder in catalogue.served_embedders}
+    table = Table("model", "server", "", title="models of this installation")
     for embedder in embedders:
-        table.add_row(embedder.model_name, "default" if embedder is embedders.default else "")
+        name = embedder.model_name
+        table.add_row(escape(name), servers.get(name, "-"), "default" if embedder is embedders.default else "")
     return table
 
 

@@ -13,7 +13,6 @@ from urllib.error import URLError
 import typer
 import uvicorn
 
-from adapters.embeddings import offline_embedders
 from adapters.migrations import require_current_schema
 from adapters.settings import Settings
 from adapters.telemetry import configure_logging
@@ -24,6 +23,7 @@ from api.cli.links import show_links
 from api.cli.screen import CommandError
 from api.liveness import NotWorking, check_role
 from api.memory import collect_less
+from api.model_catalogue import Catalogue, probe_at_start
 from api.relay import run_relay
 from api.services import build_services
 from api.wiring import read_side
@@ -35,7 +35,9 @@ Supervised = Annotated[bool, typer.Option("--supervised", hidden=True, help="Sto
 def api(supervised: Supervised = False) -> None:
     """Serve the HTTP API and the Evolution webhook."""
     settings = _begin(supervised)
-    app = create_app(build_services(settings, *offline_embedders()))
+    asyncio.run(probe_at_start(settings))
+    catalogue = Catalogue.of(settings)
+    app = create_app(build_services(settings, *catalogue.embedders, close=catalogue.close))
     config = uvicorn.Config(
         app,
         host=settings.api_host,

@@ -10,6 +10,7 @@ from rich.table import Table
 from adapters.migrations import schema_state
 from adapters.postgres import connect
 from adapters.settings import Settings
+from api.backlog import Waiting, waiting
 from api.cli.installation import Installation, configured
 from api.cli.links import told_of
 from api.cli.parked import parked_table
@@ -29,7 +30,7 @@ _SWEEPING: Final = queries("sweeping")
 
 
 def status() -> None:
-    """Show the servers, how far each projection is behind the log, what is parked, and connections in trouble."""
+    """Show the servers, each projection's lag, what waits for a model, what is parked, and connections in trouble."""
     with configured(start=False) as settings:
         embedded = Settings.load().database_url is None
         current, latest = schema_state(settings.runtime_dsn)
@@ -52,6 +53,7 @@ def status() -> None:
                 checkpoints.setdefault(row["projection"], []).append(row)
             parked = list(_ENGINE.parked(conn))
             builds = list(_BUILDS.builds(conn))
+            backlog = waiting(conn)
             standings = [msgspec.convert(row, ConnectionSweep) for row in _SWEEPING.standings(conn, tenant_id=None)]
     table = Table("reader", "position", "lag", "moved", "held by", title=f"the log stands at position {head:,}")
     for column in table.columns[1:3]:
@@ -73,6 +75,8 @@ def status() -> None:
     console.print(table)
     for build in builds:
         console.print(_told_of(build, head), soft_wrap=True)
+    if backlog:
+        console.print(_backlog_table(backlog))
     console.print(parked_table(parked, _MOST) if parked else "nothing is parked")
     troubles = [(one, trouble) for one in standings for trouble in one.troubles()]
     for one, trouble in troubles[:_MOST]:
@@ -103,6 +107,23 @@ def _told_of(build: dict[str, Any], head: int) -> str:
         f"a {build['purpose']} in schema {build['schema_name']} is {build['state']}, at position "
         f"{build['position']:,} of {head:,}"
     )
+
+
+def _backlog_table(backlog: list[Waiting]) -> Table:
+    """What waits for models behind servers, the one that has waited longest first (docs/outages.md)."""
+    total = sum(one.messages for one in backlog)
+    table = Table(
+        "tenant", "wants", "messages", "in hand", "since", "put off because", title=f"{total:,} answers of models wait"
+    )
+    for column in table.columns[2:4]:
+        column.justify = "right"
+    for one in backlog[:_MOST]:
+        since = f"{one.since:%Y-%m-%d %H:%M:%S %Z}"
+        cells = (str(one.tenant_id), one.wants, f"{one.messages:,}", f"{one.in_hand:,}", since)
+        table.add_row(*cells, escape(one.reason or ""))
+    if len(backlog) > _MOST:
+        table.caption = f"and {len(backlog) - _MOST:,} more: `evosense monitor model_backlog` shows them"
+    return table
 
 
 def _lag(events: int) -> str:

@@ -1,5 +1,6 @@
 """`evosense up`: the whole system on embedded servers, until Ctrl-C."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from api.accounts import ADMIN, ensure_first_admin
 from api.cli.direct import directly
 from api.cli.installation import Installation
 from api.cli.screen import CommandError, console, errors
+from api.model_catalogue import Catalogue, probe_at_start
 from api.wiring import write_side
 
 ROLES: Final = ("api", "projector", "relay", "worker", "listener")
@@ -42,12 +44,15 @@ def up() -> None:
             "EVOSENSE_DATABASE_URL is set, and `up` brings a database of its own: unset it, or run the roles "
             "(evosense api, projector, relay, worker, listener) against the one that it names"
         )
+    labels = Catalogue.of(settings).labels()
     installation = Installation.of(settings)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     with installation.only_one(), console.status("starting") as line:
         port = _port(settings)
+        # The roles do so, too; here it is said where it is read.
+        asyncio.run(probe_at_start(settings))
         postgres, nats = installation.start_servers()
         with postgres, nats:
             ready = installation.settings_for(settings, postgres, nats)
@@ -60,7 +65,9 @@ def up() -> None:
             with _children(ready, installation) as dead:
                 address = f"http://{ready.api_host}:{ready.api_port}"
                 _until_ready(address, dead, stop, installation)
-                installation.write_state({"pid": os.getpid(), "api": address, "home": str(installation.home)})
+                installation.write_state(
+                    {"pid": os.getpid(), "api": address, "home": str(installation.home), "models": labels}
+                )
                 line.stop()
                 if not stop.is_set():
                     _welcome(address, installation)

@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 
 from adapters.postgres import ReadPool
 from adapters.settings import Settings
-from api.search import Mode, find
+from api.search import Mode, ModelSilent, find
 from benchmarks.quality.data import Pair
 from benchmarks.quality.metrics import Share, mean_reciprocal_rank, recall_at
 from benchmarks.quality.models import only
@@ -22,6 +22,8 @@ MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 #: Hits that are asked for: what the API gives unless told otherwise.
 LIMIT: Final = 20
 
+#: Seconds for a model server: here nobody waits.
+_PATIENCE_S: Final = 600.0
 _TENANT: Final = uuid.UUID(int=1)
 _START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -66,8 +68,10 @@ async def retrieve(
 
 
 async def _place(reads: ReadPool, embedder: Embedder, query: str, answer: int, mode: Mode) -> int | None:
-    hits = await find(reads, only(embedder), _TENANT, query, mode=mode, limit=LIMIT)
-    return next((place for place, hit in enumerate(hits, start=1) if hit.message_id == answer), None)
+    found = await find(reads, only(embedder), _TENANT, query, mode=mode, limit=LIMIT, patience=_PATIENCE_S)
+    if found.notice:
+        raise ModelSilent(found.notice)
+    return next((place for place, hit in enumerate(found.hits, start=1) if hit.message_id == answer), None)
 
 
 def _load(settings: Settings, texts: Sequence[str], vectors: Sequence[bytes], model: str) -> None:

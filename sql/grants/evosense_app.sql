@@ -49,6 +49,8 @@ TO evosense_app;
 GRANT SELECT ON evosense_ops.vector_segments TO evosense_app;
 -- What a connection sent and what became of it: of the session's tenant alone, too.
 GRANT SELECT ON evosense_ops.connection_activity, evosense_ops.connection_last TO evosense_app;
+-- What models answered and cost: of the session's tenant alone, too.
+GRANT SELECT ON evosense_ops.model_usage TO evosense_app;
 -- How its connections' links stand: rows of the session's tenant alone, and not which process holds them.
 GRANT SELECT (
     connection_id, tenant_id, transport, held_until, state, since, heartbeat_at, attempts, error, last_event_at

@@ -33,8 +33,12 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON
     evosense_ops.builds
 TO evosense_projector;
 GRANT SELECT, INSERT, DELETE ON evosense_ops.skipped_events TO evosense_projector;
--- `evosense monitor` shows which connections are silent, and how the sweep stands.
-GRANT SELECT ON evosense_ops.connection_sweeps TO evosense_projector;
+-- `evosense monitor` shows which connections are silent, how the sweep stands, what waits for a model, and what models cost.
+GRANT SELECT ON
+    evosense_ops.connection_sweeps,
+    evosense_ops.model_backlog,
+    evosense_ops.model_usage
+TO evosense_projector;
 GRANT EXECUTE ON FUNCTION evosense.connection_habits(timestamptz) TO evosense_projector;
 -- `evosense reembed` shows which model answers for whom.
 GRANT EXECUTE ON FUNCTION evosense.embedding_model(uuid) TO evosense_projector;

@@ -6,6 +6,8 @@ GRANT USAGE ON SCHEMA evosense_log, evosense_ops TO evosense_writer;
 -- No table of the read models: names of connections, and which messages have a key, through these functions.
 GRANT USAGE ON SCHEMA evosense TO evosense_writer;
 GRANT EXECUTE ON FUNCTION evosense.known_connections(text), evosense.messages_of_keys(uuid[]) TO evosense_writer;
+-- Masked texts of before a message, for models that are given them.
+GRANT EXECUTE ON FUNCTION evosense.earlier_texts(uuid, bigint[], text[], timestamptz[], integer) TO evosense_writer;
 -- When connections last brought a message, and for how long they are used to bring none.
 GRANT EXECUTE ON FUNCTION evosense.connection_habits(timestamptz) TO evosense_writer;
 -- Append-only by privilege: no UPDATE, no DELETE, no TRUNCATE. What a deleted message said goes by this function alone.
@@ -22,7 +24,10 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON
     evosense_ops.connection_last,
     evosense_ops.connection_links,
     evosense_ops.connection_sweeps,
-    evosense_ops.listeners
+    evosense_ops.listeners,
+    evosense_ops.model_backlog,
+    evosense_ops.answer_cache,
+    evosense_ops.model_usage
 TO evosense_writer;
 GRANT SELECT, INSERT, UPDATE ON evosense_ops.import_progress TO evosense_writer;
 GRANT SELECT ON

@@ -8,3 +8,7 @@ CREATE POLICY app_tenant ON evosense.messages_person FOR SELECT TO evosense_app
 
 DROP POLICY IF EXISTS projector_all ON evosense.messages_person;
 CREATE POLICY projector_all ON evosense.messages_person TO evosense_projector USING (true) WITH CHECK (true);
+
+-- What earlier_texts() needs: row-level security is forced on the owner as well.
+DROP POLICY IF EXISTS owner_sees ON evosense.messages_person;
+CREATE POLICY owner_sees ON evosense.messages_person FOR SELECT TO evosense_owner USING (true);

@@ -237,5 +237,18 @@ DELETE FROM evosense_ops.relay_checkpoints WHERE starts_with(name, :prefix) AND 
 -- name: is_parked(subscriber, position)$
 SELECT EXISTS (SELECT FROM evosense_ops.parked_events WHERE subscriber = :subscriber AND position = :position);
 
+-- name: parked_since(subscriber, position)$
+SELECT parked_at FROM evosense_ops.parked_events WHERE subscriber = :subscriber AND position = :position;
+
 -- name: unpark(subscriber, position)!
 DELETE FROM evosense_ops.parked_events WHERE subscriber = :subscriber AND position = :position;
+
+-- name: unpark_as_it_was(subscriber, position, parked_at)!
+-- Unless it was parked once more meanwhile.
+DELETE FROM evosense_ops.parked_events
+WHERE subscriber = :subscriber AND position = :position AND parked_at = :parked_at;
+
+-- name: unpark_for(subscriber, position, reason)!
+-- Unless it was parked for something else meanwhile.
+DELETE FROM evosense_ops.parked_events
+WHERE subscriber = :subscriber AND position = :position AND reason = :reason;

@@ -23,6 +23,8 @@ FROM (
     SELECT tenant_id FROM evosense_ops.connection_sweeps
     UNION SELECT tenant_id FROM evosense_ops.connection_links
     UNION SELECT tenant_id FROM evosense_ops.connection_last
+    UNION SELECT tenant_id FROM evosense_ops.model_backlog
+    UNION SELECT tenant_id FROM evosense_ops.model_usage
 ) t
 WHERE NOT EXISTS (SELECT FROM evosense_log.tenant_keys k WHERE k.tenant_id = t.tenant_id);
 
@@ -31,6 +33,9 @@ DELETE FROM evosense_ops.connection_sweeps WHERE tenant_id = :tenant_id;
 
 -- name: forget_links(tenant_id)!
 DELETE FROM evosense_ops.connection_links WHERE tenant_id = :tenant_id;
+
+-- name: forget_backlog(tenant_id)!
+DELETE FROM evosense_ops.model_backlog WHERE tenant_id = :tenant_id;
 
 -- name: keep_out(connection_ids, at)!
 -- They are inactive: what is sent meanwhile is refused, by the sweep as well, to the minute. An inactive connection is

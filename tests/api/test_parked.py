@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from adapters.embedded import NatsServer, PostgresServer
 from adapters.settings import Settings
-from api.analysis import SUBSCRIBER as WORKER
 from api.cli.main import app
 from api.cli.screen import CommandError, console
+from api.parking import SUBSCRIBER as WORKER
 from api.relay import Relay
 from api.worker import run_worker
 from domain.messages import EmbedMessage, message

@@ -355,3 +355,30 @@ def test_a_model_that_is_not_here_is_said_to_be_missing_and_words_still_find(sys
     assert shop.vectors() == {"from-elsewhere": 2, OLD.model_name: 1}
     shop.move(NEW)
     shop.assert_answers(NEW)
+
+
+def test_a_new_default_begins_with_tenants_that_have_no_vectors(system: System) -> None:
+    """Otherwise what is new of the others could not be found: they are searched by the model of their vectors."""
+    old, new = Shop(system, 3), Shop(system, 0)
+    for shop in (old, new):
+        models = Models(HashAnalyser(), Embedders(NEW, OLD, THIRD))
+        shop.worker = MessageWorker(system.write, models, max_deliver=1, retry_delay=0)
+        shop.receive(2)
+        # Asked again, it is remembered.
+        shop.receive(1)
+    assert old.vectors() == {OLD.model_name: 6}
+    old.assert_answers(OLD)
+    assert new.vectors() == {NEW.model_name: 3}
+    new.assert_answers(NEW)
+    old.move(NEW)
+    old.receive(1)
+    assert old.vectors() == {NEW.model_name: 7}
+    old.assert_answers(NEW)
+
+
+def test_a_tenant_whose_model_is_gone_gets_vectors_of_the_default(system: System) -> None:
+    shop = Shop(system, 2)
+    models = Models(HashAnalyser(), Embedders(THIRD))
+    shop.worker = MessageWorker(system.write, models, max_deliver=1, retry_delay=0)
+    shop.receive(1)
+    assert shop.vectors() == {OLD.model_name: 2, THIRD.model_name: 1}

@@ -39,8 +39,19 @@ from tests.support.deployment import (
 FIELDS = {f"EVOSENSE_{name.upper()}" for name in Settings.model_fields}
 #: As a person would fill .env in.
 GIVEN = {name: f"value-of-{name.lower()}" for name in env_example()[0]}
-#: Those that ask servers whose addresses admins of tenants enter.
-GOES_OUT = ("api", "listener", "sweep")
+#: Those that ask servers elsewhere: Evolution's, whose addresses admins of tenants enter, and model servers.
+GOES_OUT = ("api", "worker", "listener", "sweep")
+#: What names the model servers, and who asks them.
+MODELS = {
+    "EVOSENSE_MODEL_URL",
+    "EVOSENSE_MODEL",
+    "EVOSENSE_MODEL_API_KEY",
+    "EVOSENSE_EMBEDDING_MODEL",
+    "EVOSENSE_EMBEDDING_URL",
+    "EVOSENSE_ANALYSERS",
+    "EVOSENSE_MODELS_FILE",
+}
+ASKS_MODELS = ("api", "worker")
 #: What HTTP libraries read, and no setting of ours.
 OUTWARD = {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE"}
 GIVEN_TOO = {name: f"value-of-{name.lower()}" for name in OUTWARD}
@@ -76,12 +87,22 @@ def test_every_variable_of_ours_is_a_setting() -> None:
     assert foreign == OUTWARD
 
 
-def test_who_goes_out_to_evolution_goes_by_the_operators_proxy() -> None:
+def test_who_goes_out_goes_by_the_operators_proxy() -> None:
     for name in ours():
         given = {variable: GIVEN_TOO[variable] for variable in OUTWARD} if name in GOES_OUT else {}
         handed = environment_of(name, {**GIVEN, **GIVEN_TOO})
         assert {variable: handed[variable] for variable in OUTWARD & handed.keys()} == given, name
         assert not OUTWARD & environment_of(name, GIVEN).keys(), "what is not set is not handed on as nothing"
+
+
+def test_who_asks_model_servers_is_told_of_them_and_reaches_this_machine() -> None:
+    given = {"EVOSENSE_MODEL_URL": "http://host.docker.internal:11434/v1", "EVOSENSE_MODEL": "m"}
+    for name, service in ours().items():
+        handed = environment_of(name, {**GIVEN, **given})
+        asks = name in ASKS_MODELS
+        assert {key: value for key, value in handed.items() if key in MODELS} == (given if asks else {}), name
+        assert service["environment"].keys() >= MODELS or not asks
+        assert service.get("extra_hosts", []) == (["host.docker.internal:host-gateway"] if asks else [])
 
 
 def test_every_setting_stands_in_the_readme() -> None:
@@ -104,7 +125,8 @@ def test_env_example_names_every_variable_and_contains_no_secret() -> None:
     handed = {name for service in ours().values() for name, value in service["environment"].items() if value is None}
     assert set(optional) == set(defaults) | handed
     assert {name: optional[name] for name in defaults} == defaults
-    for name in handed - OUTWARD - {"EVOSENSE_PUBLIC_URL", "EVOSENSE_WEBHOOK_TOKEN", "EVOSENSE_EVOLUTION_NATS_URL"}:
+    without_default = {"EVOSENSE_PUBLIC_URL", "EVOSENSE_WEBHOOK_TOKEN", "EVOSENSE_EVOLUTION_NATS_URL"} | MODELS
+    for name in handed - OUTWARD - without_default:
         default = Settings.model_fields[name.removeprefix("EVOSENSE_").lower()].default
         assert optional[name] == str(default), name
 
@@ -202,7 +224,7 @@ def test_nothing_but_the_api_is_reached_from_outside() -> None:
     networks = compose()["networks"]
     assert networks["backend"] == {"internal": True}
     for name, service in services().items():
-        # The listener and the sweep go out to Evolution, and nobody comes in.
+        # The listener and the sweep go out to Evolution, the worker to model servers, and nobody comes in.
         outward = name in GOES_OUT
         assert service["networks"] == (["backend", "edge"] if outward else ["backend"])
         assert "network_mode" not in service

@@ -19,7 +19,7 @@ from psycopg.sql import SQL, Identifier
 from adapters.event_store import Appended
 from adapters.settings import Settings
 from api.wiring import ReadSide, WriteSide
-from domain import amendments, authn, connections, embedding_models, messages, tenancy
+from domain import amendments, authn, connections, embedding_models, messages, model_choices, tenancy
 from domain.event import Event, event_types
 from domain.experiments import InferenceRecorded
 from domain.message_keys import message_key_id
@@ -98,6 +98,11 @@ def history(write: WriteSide) -> list[Recorded]:
             key,
             amendments.AnnounceEdit(at=at, edited_at=None, text="Chegou!", **hints),
             amendments.AnnounceDeletion(at=at, deleted_at=at, **hints),
+        ),
+        world.carry_out(
+            model_choices.model_choice(shop.id),
+            model_choices.ChooseModels(at=at, tenant_id=shop.id, analysers=("main", "offline")),
+            model_choices.ClearChoice(at=at),
         ),
         world.carry_out(ana, authn.ChangeRole(at=at, role="admin")),
         world.carry_out(shop, tenancy.ReactivateTenant(at=at)),

@@ -163,6 +163,7 @@ def test_the_application_writes_nothing(dsn: str, table: str) -> None:
         "SELECT * FROM evosense_ops.listeners",
         "SELECT holder FROM evosense_ops.connection_links",
         "UPDATE evosense_ops.connection_links SET state = 'linked'",
+        "SELECT * FROM evosense_ops.model_backlog",
         "SELECT cleanup_old_messages()",
         "SELECT evosense_log.lock_for_append()",
         "ALTER TABLE messages_message DISABLE ROW LEVEL SECURITY",

@@ -316,6 +316,7 @@ def test_the_helpers_are_the_owners_alone(app: psycopg.Connection[Any]) -> None:
     path = "search_path=pg_catalog, pg_temp"
     assert rows == [
         ("connection_habits", "evosense_owner", [path]),
+        ("earlier_texts", "evosense_owner", [path]),
         ("known_connections", "evosense_owner", [path]),
         ("messages_of_keys", "evosense_owner", [path]),
         (
@@ -324,7 +325,8 @@ def test_the_helpers_are_the_owners_alone(app: psycopg.Connection[Any]) -> None:
             [path, "plan_cache_mode=force_custom_plan", "client_min_messages=warning"],
         ),
     ]
-    for call in ("connection_habits(now())", "known_connections()", "messages_of_keys('{}')"):
+    earlier = "earlier_texts(gen_random_uuid(), '{}', '{}', '{}', 1)"
+    for call in ("connection_habits(now())", earlier, "known_connections()", "messages_of_keys('{}')"):
         app.execute("SET ROLE evosense_app")
         with pytest.raises(errors.InsufficientPrivilege):
             app.execute(f"SELECT evosense.{call}".encode())

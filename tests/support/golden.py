@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import NoneType
-from typing import Any, Final, get_args, get_type_hints
+from typing import Any, Final, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 import msgspec
@@ -75,6 +75,8 @@ def sample(cls: type[Event]) -> Event:
 
 
 def _sample(field: str, hint: Any) -> Any:
+    if get_origin(hint) is tuple:
+        return (_sample(field, get_args(hint)[0]),)
     kind = next((part for part in get_args(hint) if part is not NoneType), hint)
     value = _SAMPLES[kind]
     return value.format(field) if isinstance(value, str) else value
