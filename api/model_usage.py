@@ -47,7 +47,7 @@ class DayUsage(msgspec.Struct, frozen=True):
 
 
 class Today(msgspec.Struct, frozen=True):
-    """The budget's day. `analysed_by`: who is asked first now: `offline` where the budget is spent, or there is none else.
+    """The budget's day. `analysed_by`: who is asked first now, which is `offline` where the budget is spent.
 
     `daily_budget_usd`: null where there is no limit. `analysers`: the tenant's chain while the budget lasts.
     """
