@@ -76,7 +76,17 @@ def configure_logging(level: str, style: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx", "httpcore", "faststream", "nats", "psycopg", "uvicorn.access", "socketio", "engineio"):
+    for noisy in (
+        "httpx",
+        "httpcore",
+        "openai",
+        "faststream",
+        "nats",
+        "psycopg",
+        "uvicorn.access",
+        "socketio",
+        "engineio",
+    ):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
 
 

@@ -42,17 +42,20 @@ class Webhook:
 
     async def complete(self, question: Question, prompt: Rendered, wrong: Wrong | None) -> Completion:
         """See `Transport.complete`."""
+        # Cleaned and bounded as for any other model.
+        frame = msgspec.json.decode(framing.user_content(question))
         body = _about_prompt(prompt) | {
             "tenant_id": question.tenant_id,
             "message_id": question.message_id,
-            "message": framing.bounded_message(question.text),
+            "message": frame["message"],
             "from_me": question.from_me,
             "sent_at": question.sent_at,
-            "context": framing.bounded_earlier(question.earlier),
+            "context": frame["earlier"],
             "run_id": question.run_id,
         }
         if wrong is not None:
-            body |= {"error": wrong.complaint, "previous_answer": wrong.answer[: framing.MAX_ANSWER]}
+            answer = framing.cleaned(wrong.answer[: framing.MAX_ANSWER])
+            body |= {"error": wrong.complaint, "previous_answer": answer}
         content = msgspec.json.encode(body)
 
         async def call(seconds: float) -> Completion:
