@@ -164,10 +164,10 @@ class Gate:
                 await self._sleep(shut)
             elif self._breaker.state == "half-open":
                 self._breaker.take_probe()
-                self._in_flight += 1
+                self._take_place()
                 return _Pass(self._clock(), self._breaker.era, True)
             elif self._in_flight < self._limit.value and not self._queue:
-                self._in_flight += 1
+                self._take_place()
                 return _Pass(self._clock(), self._breaker.era, False)
             elif await self._turn(latest):
                 if self._breaker.state == "closed" and self._shut_until <= self._clock():
@@ -200,6 +200,10 @@ class Gate:
             self._breaker.give_back_probe()
         self._free()
 
+    def _take_place(self) -> None:
+        self._in_flight += 1
+        self._limit.entered(self._in_flight)
+
     def _free(self) -> None:
         self._in_flight -= 1
         self._wake()
@@ -210,7 +214,8 @@ class Gate:
         while self._queue and (not closed or self._in_flight < self._limit.value):
             turn = self._queue.popleft()
             if not turn.done():
-                self._in_flight += closed
+                if closed:
+                    self._take_place()
                 turn.set_result(closed)
 
     # What became of it.
@@ -221,7 +226,7 @@ class Gate:
             self._limit.restart()
             _log.info("model server answers again", server=self.name)
         elif one.era == self._breaker.era:
-            self._limit.succeeded(bool(self._queue) or self._in_flight >= self._limit.value)
+            self._limit.succeeded()
 
     def _judge(self, one: _Pass, fault: Fault) -> None:
         """Draw the consequences for everybody."""
