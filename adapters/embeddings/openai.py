@@ -201,7 +201,7 @@ class OpenAIEmbedder:
 
 
 def _shorter(texts: list[str]) -> list[list[str]]:
-    """What to send instead of what was too long: the halves of a batch, or the first half of a text, if not too short."""
+    """What to send instead of what was too long: a batch's halves, or a text's first half, unless that is too short."""
     if len(texts) > 1:
         return [texts[: len(texts) // 2], texts[len(texts) // 2 :]]
     half = texts[0][: len(texts[0]) // 2]
