@@ -6,25 +6,16 @@ import time
 from fractions import Fraction
 from typing import Final
 
-import msgspec
-
 from adapters.analysis.contract import BrokenContract, parse
 from adapters.analysis.rendering import PromptError, Rendered, render
 from adapters.analysis.transport import Completion, Transport, Wrong
 from adapters.model_server.config import AnalyserServer
-from domain.ports import Analysis, Answer, AnswerRefused, ModelUnavailable, Prompt, Question, Usage
+from domain.ports import Answer, AnswerRefused, ModelUnavailable, Prompt, Question, Usage
 
-#: Prompts whose hash is remembered: there is one active at a time, and a few under trial.
-_MAX_PROMPTS: Final = 16
 #: What a token count and a cost are stored in.
 _MAX_COUNT: Final = 2**31 - 1
 #: Seconds after which a prompt that can't be rendered is tried again: another one has to be activated.
 _PROMPT_RETRY: Final = 30.0
-
-
-class _Prepared(msgspec.Struct, frozen=True):
-    rendered: Rendered
-    template_hash: str
 
 
 class Served:
@@ -33,7 +24,6 @@ class Served:
     def __init__(self, server: AnalyserServer, transport: Transport) -> None:
         self._server = server
         self._transport = transport
-        self._prepared: dict[Prompt, _Prepared] = {}
         self._prices = _Prices(server)
 
     @property
@@ -53,7 +43,7 @@ class Served:
 
     def template_hash(self, prompt: Prompt) -> str:
         """See `ServedAnalyser`. Raises `ModelUnavailable` where the prompt can't be rendered."""
-        return self._prepare(prompt).template_hash
+        return self._hash(_rendered(prompt))
 
     def wait(self) -> float:
         """See `ServedAnalyser`."""
@@ -64,56 +54,62 @@ class Served:
         return self._transport.room()
 
     async def ask(self, question: Question, prompt: Prompt) -> Answer:
-        """See `ServedAnalyser`. `ModelUnavailable.usage` has what was paid, where the second call found nobody."""
-        prepared = self._prepare(prompt)
+        """See `ServedAnalyser`. What both raise has the `usage` of all calls that were answered."""
+        rendered = _rendered(prompt)
         started = time.monotonic()
         usage = Usage()
         wrong: Wrong | None = None
         for _attempt in range(2):
             try:
-                completion = await self._transport.complete(question, prepared.rendered, wrong)
-            except ModelUnavailable as error:
+                completion = await self._transport.complete(question, rendered, wrong)
+            except (ModelUnavailable, AnswerRefused) as error:
                 error.usage += usage
                 raise
             usage += self._prices.usage(completion)
             try:
-                analysis = parse(completion.text, question, prepared.rendered.system)
+                analysis = parse(completion.text, question, rendered.system)
             except BrokenContract as error:
                 wrong = Wrong(completion.text, str(error))
                 continue
-            return self._answer(analysis, prepared, usage, time.monotonic() - started)
+            return Answer(
+                analysis=analysis,
+                model_name=self._server.model,
+                prompt_version=rendered.version,
+                template_hash=self._hash(rendered),
+                latency_ms=min(max(0, round((time.monotonic() - started) * 1000)), _MAX_COUNT),
+                usage=usage,
+            )
         raise AnswerRefused(f"the model answered wrongly twice: {wrong.complaint if wrong else ''}", usage)
 
     async def close(self) -> None:
         """See `ServedAnalyser`."""
         await self._transport.close()
 
-    def _answer(self, analysis: Analysis, prepared: _Prepared, usage: Usage, seconds: float) -> Answer:
-        return Answer(
-            analysis=analysis,
-            model_name=self._server.model,
-            prompt_version=prepared.rendered.version,
-            template_hash=prepared.template_hash,
-            latency_ms=min(max(0, round(seconds * 1000)), _MAX_COUNT),
-            usage=usage,
-        )
+    def _hash(self, rendered: Rendered) -> str:
+        # Anew each time: a transport leaves out what its server turns out not to know.
+        return hashlib.sha256(self._transport.envelope(rendered)).hexdigest()
 
-    def _prepare(self, prompt: Prompt) -> _Prepared:
-        """What the prompt comes to. Raises `ModelUnavailable`: messages wait until there is a prompt that can be sent.
 
-        A prompt is rendered before it is stored, so that happens where a newer version of EvoSense takes less.
-        """
-        prepared = self._prepared.get(prompt)
-        if prepared is None:
-            try:
-                rendered = render(prompt)
-            except PromptError as error:
-                raise ModelUnavailable(f"the prompt can't be rendered: {error}", _PROMPT_RETRY) from None
-            prepared = _Prepared(rendered, hashlib.sha256(self._transport.envelope(rendered)).hexdigest())
-            while len(self._prepared) >= _MAX_PROMPTS:
-                del self._prepared[next(iter(self._prepared))]
-            self._prepared[prompt] = prepared
-        return prepared
+def served_analyser(server: AnalyserServer) -> Served:
+    """The analyser of a configured server. Nothing is asked of it before the first question."""
+    if server.kind == "webhook":
+        from adapters.analysis.webhook import Webhook  # noqa: PLC0415 - nobody pays for the client who has no server
+
+        return Served(server, Webhook(server))
+    from adapters.analysis.openai_chat import OpenAIChat  # noqa: PLC0415 - as above
+
+    return Served(server, OpenAIChat(server))
+
+
+def _rendered(prompt: Prompt) -> Rendered:
+    """Raises `ModelUnavailable` where the prompt can't be rendered: messages wait until there is one that can.
+
+    A prompt is rendered before it is stored, so that happens only where an older version of EvoSense took more.
+    """
+    try:
+        return render(prompt)
+    except PromptError as error:
+        raise ModelUnavailable(f"the prompt can't be rendered: {error}", _PROMPT_RETRY) from None
 
 
 class _Prices:
@@ -134,15 +130,3 @@ class _Prices:
 def _count(tokens: int) -> int:
     """What a server counted, within what can be stored: it may say anything."""
     return min(max(0, tokens), _MAX_COUNT)
-
-
-def served_analyser(server: AnalyserServer) -> Served:
-    """The analyser behind a server, by the protocol that the server is configured to speak."""
-    # Here: a client's library takes its time to be imported, and not every command needs it.
-    if server.kind == "webhook":
-        from adapters.analysis.webhook import Webhook  # noqa: PLC0415
-
-        return Served(server, Webhook(server))
-    from adapters.analysis.openai_chat import OpenAIChat  # noqa: PLC0415
-
-    return Served(server, OpenAIChat(server))

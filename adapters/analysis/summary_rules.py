@@ -26,7 +26,7 @@ _LINK: Final = re.compile(
 )
 _EMAIL: Final = re.compile(r"[\w.%+-]+\s?@\s?[\w-]+(?:\.[\w-]+)+")
 #: Tags, code and the marks of a model's turns.
-_MARKUP: Final = re.compile(r"<\s?[/!a-z|]|```|\{[{%#]|\[/?(?:inst|sys)|!?\[[^\]]*\]\(")
+_MARKUP: Final = re.compile(r"<[/!a-z|]|<<|```|\{[{%#]|\[/?(?:inst|sys)|\[[^\]]*\]\(")
 _WORD: Final = re.compile(r"[a-z0-9]+")
 
 
@@ -63,15 +63,15 @@ def _fits(line: str) -> None:
 
 
 def _no_code(line: str, question: Question) -> None:
-    """Raises `BrokenContract` for addresses, markup and endless words that the conversation does not have."""
+    """Raises `BrokenContract` for markup, and for addresses and endless words that the conversation does not have."""
     lower = line.casefold()
     said = _said(question)
     if _EMAIL.search(lower) is not None:
         raise BrokenContract("summary holds an e-mail address; it holds no personal data")
     if any(match[0].rstrip(".,;:!?)") not in said for match in _LINK.finditer(lower)):
         raise BrokenContract("summary holds an address that is not in the message; it has no links")
-    if any(match[0] not in said for match in _MARKUP.finditer(lower)):
-        raise BrokenContract("summary holds markup or code that is not in the message; it is plain text")
+    if _MARKUP.search(lower) is not None:
+        raise BrokenContract("summary holds markup or code; it is plain text")
     if any(len(word) > _LONGEST_WORD and word not in said for word in lower.split()):
         raise BrokenContract(f"summary holds a word of more than {_LONGEST_WORD} letters; it is plain text")
 

@@ -26,6 +26,9 @@ from adapters.analysis import OfflineAnalyser
 from adapters.embeddings import OfflineEmbedder
 from adapters.migration_files import SQL_DIRECTORY, load_manifest
 from api.demo_data import SEARCHES, envelopes
+from adapters.analysis.contract import parse
+from adapters.analysis.rendering import BUILT_IN, render
+assert render(BUILT_IN).system, parse
 assert load_manifest(SQL_DIRECTORY).latest > 0
 OfflineAnalyser(), OfflineEmbedder()
 assert SEARCHES
@@ -67,7 +70,7 @@ def test_every_file_of_the_packages_is_in_the_wheel(wheel: Path) -> None:
         for file in (ROOT / package).rglob("*")
         if file.is_file() and in_context(file.relative_to(ROOT).as_posix())
     }
-    assert {suffix for name in expected if (suffix := Path(name).suffix) != ".py"} >= {".sql", ".toml", ".jsonl"}
+    assert {suffix for name in expected if (suffix := Path(name).suffix) != ".py"} >= {".sql", ".toml", ".jsonl", ".txt"}
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
         licences = [name for name in archive.namelist() if name.endswith(".dist-info/licenses/LICENSE")]

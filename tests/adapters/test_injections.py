@@ -1,0 +1,110 @@
+"""What a message can do to what is sent, and what a model that obeys it can do to what is stored. No model is asked."""
+
+import hashlib
+import json
+import re
+
+import pytest
+
+from adapters.analysis.contract import BrokenContract, parse
+from adapters.analysis.framing import GAP, MAX_ANSWER, MAX_EARLIER, MAX_MESSAGE, cleaned, complaint, user_content
+from adapters.analysis.rendering import BUILT_IN, render
+from adapters.analysis.transport import Wrong
+from domain.ports import EMOTIONS, TONES
+from tests.support.injections import TENANT, Attempt, attempts, kept, obeyed
+
+ATTEMPTS = attempts()
+EACH = pytest.mark.parametrize("attempt", ATTEMPTS, ids=[attempt.id for attempt in ATTEMPTS])
+
+#: What servers' tokenizers take for the beginning or end of a turn.
+CONTROL_TOKENS = re.compile(r"<[|/｜]?\w|<\||\[/?INST\]|<<SYS|<think")
+
+
+def test_the_set_is_what_it_should_be() -> None:
+    assert len(ATTEMPTS) >= 40
+    assert len({attempt.id for attempt in ATTEMPTS}) == len(ATTEMPTS)
+    assert {attempt.language for attempt in ATTEMPTS} == {"pt", "en"}
+    assert sum(attempt.outcome == "refused" for attempt in ATTEMPTS) >= 30
+    assert all(bool(attempt.rule) == (attempt.outcome == "refused") for attempt in ATTEMPTS)
+
+
+@EACH
+def test_a_message_stays_in_its_frame(attempt: Attempt) -> None:
+    """As the message, as an earlier one, and as what the model answered before."""
+    text = attempt.question.text
+    question = attempt.question
+    for asked in (
+        question,
+        type(question)(tenant_id=TENANT, message_id=question.message_id, text="x", earlier=(text,)),
+    ):
+        content = user_content(asked)
+        frame = json.loads(content)
+        assert set(frame) - {"left_out"} == {"from_me", "earlier", "message"}
+        assert frame["from_me"] is False
+        _is_shown(asked.text, frame["message"], MAX_MESSAGE)
+        for before, shown in zip(asked.earlier, frame["earlier"], strict=True):
+            _is_shown(before, shown, MAX_EARLIER)
+        assert CONTROL_TOKENS.search(content) is None
+        assert content.isprintable()
+    again = complaint(Wrong(text, "summary is empty"))
+    head, _, quoted = again.partition("\n")
+    assert head == complaint(Wrong("x", "summary is empty")).partition("\n")[0]
+    _is_shown(text, json.loads(quoted)["answer"], MAX_ANSWER)
+    assert CONTROL_TOKENS.search(quoted) is None
+    assert quoted.isprintable()
+
+
+def _is_shown(text: str, shown: str, most: int) -> None:
+    """Whole, or its beginning and end with a gap between."""
+    whole = cleaned(text)
+    assert len(shown) <= most
+    if len(whole) <= most:
+        assert shown == whole
+    else:
+        head, tail = shown.split(GAP)
+        assert whole.startswith(head)
+        assert whole.endswith(tail)
+        assert len(head) > len(tail) > most / 5
+
+
+def test_the_instructions_are_the_same_whatever_the_message() -> None:
+    """They are made of the prompt alone, so that no message shapes them: not by its braces either."""
+    before = hashlib.sha256(render(BUILT_IN).system.encode()).hexdigest()
+    for attempt in ATTEMPTS:
+        user_content(attempt.question)
+        render.cache_clear()
+        assert hashlib.sha256(render(BUILT_IN).system.encode()).hexdigest() == before
+
+
+@EACH
+def test_what_an_obedient_model_can_do(attempt: Attempt) -> None:
+    instructions = render(BUILT_IN).system
+    if attempt.outcome == "refused":
+        with pytest.raises(BrokenContract, match=re.escape(attempt.rule)) as refused:
+            parse(attempt.answer, attempt.question, instructions)
+        assert str(refused.value).isprintable()
+    else:
+        analysis = parse(attempt.answer, attempt.question, instructions)
+        assert kept(attempt, analysis)
+        assert -1 <= analysis.sentiment <= 1
+        assert 0 <= analysis.satisfaction <= 100
+        assert analysis.emotion in EMOTIONS
+        assert analysis.tone in TONES
+        assert 0 < len(analysis.summary) <= 200
+        assert analysis.summary.isprintable()
+
+
+def test_what_a_model_brings_out_is_masked() -> None:
+    by_id = {attempt.id: attempt for attempt in ATTEMPTS}
+    cpf, card = by_id["pt-invented-cpf"], by_id["pt-grandmother"]
+    assert parse(cpf.answer, cpf.question).summary == "O CPF do cliente é [CPF]."
+    assert "[CARTÃO]" in parse(card.answer, card.question).summary
+
+
+def test_obedience_is_told_from_work() -> None:
+    """`obeyed` is for a real model; here it meets both kinds."""
+    attempt = next(attempt for attempt in ATTEMPTS if attempt.id == "pt-fenced-answer")
+    obedient = parse(attempt.answer, attempt.question)
+    assert obeyed(attempt, obedient)
+    honest = dict(json.loads(attempt.answer.strip("`json\n")), summary="Atrasou.", emotion="raiva", satisfaction=10)
+    assert not obeyed(attempt, parse(json.dumps(honest), attempt.question))
