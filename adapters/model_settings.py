@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from adapters.model_server import AnalyserServer, EmbedderServer
-from adapters.model_server.fields import OFFLINE, api_key, base_address, checked, model_name, origin
+from adapters.model_server.fields import LONGEST_MODEL, OFFLINE, api_key, base_address, checked, model_name, origin
 from adapters.model_server.file import ModelsFile
 from adapters.settings import Settings, SettingsError
 
@@ -41,14 +41,24 @@ def model_config(settings: Settings) -> ModelConfig:
         embedders += tables.embedders()
     _once("analysers", [server.name for server in analysers])
     _once("embedders", [server.name for server in embedders])
-    for model, number in Counter(server.model for server in embedders).items():
+    for model, number in Counter(map(recorded_name, embedders)).items():
+        names = ", ".join(server.name for server in embedders if recorded_name(server) == model)
         if number > 1:
-            names = ", ".join(server.name for server in embedders if server.model == model)
             raise SettingsError(
                 f"the embedders {names} have one model, {model!r}: vectors are told apart by their model's name, so "
                 "there can be one embedder of each"
             )
+        if len(model) > LONGEST_MODEL:
+            raise SettingsError(
+                f"the embedder {names} would be recorded as {model!r}, which has {len(model)} characters, and "
+                f"{LONGEST_MODEL} are the most: give its model a shorter name in the server"
+            )
     return ModelConfig(tuple(analysers), tuple(embedders), _chain(settings, [server.name for server in analysers]))
+
+
+def recorded_name(server: EmbedderServer) -> str:
+    """The name that an embedder's vectors are recorded with: vectors of another size are another model's."""
+    return server.model if server.dimensions is None else f"{server.model}@{server.dimensions}"
 
 
 # ------------------------------------------------------------------------------------------------- the settings alone

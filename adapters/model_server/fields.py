@@ -13,7 +13,7 @@ from adapters.settings import SettingsError
 #: The analyser that is always there.
 OFFLINE: Final = "offline"
 #: Characters of a model's name in the documented tables.
-_LONGEST_MODEL: Final = 64
+LONGEST_MODEL: Final = 64
 #: How the names of the models in this process begin: an answer has to show who gave it.
 _OURS: Final = ("evosense-", "usem3-")
 _KEY: Final = re.compile(r"[!-~]+")
@@ -44,8 +44,8 @@ def text_of(value: Any) -> str:
 def model_name(value: Any) -> str:
     """A model as it can be recorded."""
     name = text_of(value)
-    if len(name) > _LONGEST_MODEL:
-        raise ValueError(f"the name has {len(name)} characters, and {_LONGEST_MODEL} are the most that are recorded")
+    if len(name) > LONGEST_MODEL:
+        raise ValueError(f"the name has {len(name)} characters, and {LONGEST_MODEL} are the most that are recorded")
     if not name.isprintable():
         raise ValueError("the name has characters that can't be seen")
     if name.startswith(_OURS):

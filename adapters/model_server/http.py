@@ -42,7 +42,7 @@ class ModelHttp(httpx.AsyncClient):
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """See the class. Options of httpx are passed over, but for authentication that stands in the address."""
-        request.headers = self._allowed(request.headers)
+        made, request.headers = request.headers, self._allowed(request.headers)
         connect = request.extensions.get("timeout", {})
         if connect.get("connect") is not None:
             connect["connect"] = min(connect["connect"], CONNECT_S)
@@ -54,6 +54,9 @@ class ModelHttp(httpx.AsyncClient):
                 await answer.aclose()
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise verdicts.of_error(error, host=self.host) from None
+        finally:
+            # The SDK finds there how the answer is to be given to us.
+            request.headers = made
         if not answer.is_success:
             raise verdicts.of_answer(
                 answer.status_code,

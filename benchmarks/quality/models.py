@@ -1,4 +1,4 @@
-"""The models that can be measured, by name. To measure another, add a line: what makes it, and where it computes."""
+"""The models that can be measured, by name: the offline ones, and those that the settings configure."""
 
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
@@ -7,7 +7,9 @@ import msgspec
 
 from adapters.analysis import OfflineAnalyser
 from adapters.embeddings import Embedders, offline_embedders
-from domain.ports import Analyser, Embedder
+from api.model_catalogue import Catalogue
+from benchmarks.quality.served import Concurrent
+from domain.ports import Analyser, Embedder, ServedAnalyser, ServedEmbedder
 
 Model = TypeVar("Model")
 
@@ -34,6 +36,27 @@ EMBEDDERS: Final[dict[str, Maker[Embedder]]] = {
 }
 
 
+def analysers(catalogue: Catalogue) -> dict[str, Maker[Analyser]]:
+    """Those of this process, and the configured ones, which are asked under the built-in prompt."""
+    concurrency = {server.name: server.concurrency for server in catalogue.servers}
+    return ANALYSERS | {one.name: _asked(one, concurrency[one.name]) for one in catalogue.served_analysers}
+
+
+def embedders(catalogue: Catalogue) -> dict[str, Maker[Embedder]]:
+    """Those of this process, and the configured ones."""
+    return EMBEDDERS | {one.name: _as_it_is(one) for one in catalogue.served_embedders}
+
+
 def only(embedder: Embedder) -> Embedders:
     """An installation that has this one and no other."""
     return Embedders(embedder)
+
+
+def _asked(served: ServedAnalyser, concurrency: int) -> Maker[Analyser]:
+    from adapters.analysis.rendering import BUILT_IN  # noqa: PLC0415 - where no server is, no template is rendered
+
+    return Maker(lambda: Concurrent(served, BUILT_IN, concurrency), in_process=False)
+
+
+def _as_it_is(served: ServedEmbedder) -> Maker[Embedder]:
+    return Maker(lambda: served, in_process=False)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 from string import Template
 from typing import Final
 
@@ -16,11 +17,13 @@ from benchmarks.quality.data import POLARITIES, Half
 from benchmarks.quality.metrics import Share, confusion, f1
 from benchmarks.quality.retrieval import MODES, Found, Retrieval
 from benchmarks.quality.sentiment import Judgement
+from benchmarks.quality.served import Concurrent
 from benchmarks.quality.speed import Speed
 from domain.ports import EMOTIONS, Analyser, Embedder
 
 HALVES: Final[tuple[Half, ...]] = ("held-out", "tuning")
 _TEMPLATE: Final = Path(__file__).parent / "template.md"
+_SERVED: Final = Path(__file__).parent / "template-served.md"
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -34,6 +37,7 @@ class Measured(msgspec.Struct, frozen=True):
     candidates: int
     speed: Speed
     per_second: float
+    in_process: bool = True
 
     def retrieval(self, half: Half, mode: Mode) -> Retrieval:
         """Of one half, in one mode."""
@@ -74,7 +78,29 @@ def written(measured: Measured) -> str:
         "processor": f"{measured.speed.processor:,.0f}",
         "clock": f"{measured.speed.clock:,.0f}",
     }
-    return Template(_TEMPLATE.read_text("utf-8")).substitute(tables)
+    if measured.in_process:
+        return Template(_TEMPLATE.read_text("utf-8")).substitute(tables)
+    more = {
+        "names": f"`{measured.analyser.model_name}` and `{measured.embedder.model_name}`",
+        "served": served(measured),
+        "clock": f"{measured.speed.clock:,.1f}",
+    }
+    return Template(_SERVED.read_text("utf-8")).substitute(tables | more)
+
+
+def served(measured: Measured) -> str:
+    """What asking a server took, and how often its answers could not be used."""
+    asked = measured.analyser
+    if not isinstance(asked, Concurrent):
+        return "The analyser computed in this process."
+    latency = f", median {median(asked.latencies_ms):,.0f} ms" if asked.latencies_ms else ""
+    counted = sum(len(half.judged) for half in measured.halves.values())
+    refused = sum(not each.answered for half in measured.halves.values() for each in half.judged)
+    return (
+        f"{asked.usage.calls:,} calls{latency}, {asked.usage.input_tokens:,} tokens in and "
+        f"{asked.usage.output_tokens:,} out, {asked.usage.cost / 1_000_000:.4f} US dollars by the configured prices. "
+        f"**Of {counted} labelled messages {refused} got no answer that could be stored: they count as wrong.**"
+    )
 
 
 # ---------------------------------------------------------------------------- tables: columns, then rows

@@ -1,7 +1,8 @@
 """What an analyser says of the labelled messages, beside the labels, and beside a plain lexicon."""
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -16,6 +17,7 @@ from benchmarks.quality.metrics import (
     mean_absolute_error,
     reliability,
 )
+from benchmarks.quality.served import REFUSED
 from domain.ports import EMOTIONS, Analyser, Analysis
 
 #: A message counts as good above it and as bad below its negative: the bound of the documented view...
@@ -31,9 +33,14 @@ class Judged(msgspec.Struct, frozen=True):
     analysis: Analysis
 
     @property
-    def polarity(self) -> Polarity:
+    def answered(self) -> bool:
+        """Whether there was an answer that could be stored; one that was refused is wrong in every figure."""
+        return self.analysis is not REFUSED
+
+    @property
+    def polarity(self) -> Polarity | Literal["refused"]:
         """As the dashboards count it."""
-        return polarity(self.analysis.sentiment, BOUND)
+        return "refused" if not self.answered else polarity(self.analysis.sentiment, BOUND)
 
     @property
     def right(self) -> bool:
@@ -68,16 +75,18 @@ class Judgement:
         return macro_f1(self.said_emotions, self.true_emotions, EMOTIONS)
 
     def satisfaction_error(self) -> float:
-        """The mean absolute error, of 100."""
-        return mean_absolute_error(*self._satisfactions())
+        """The mean absolute error, of 100, of what was answered; not a number where nothing was."""
+        said, true = self._satisfactions()
+        return mean_absolute_error(said, true) if said else math.nan
 
     def satisfaction_correlation(self) -> float:
-        """Pearson's correlation."""
-        return correlation(*self._satisfactions())
+        """Pearson's correlation, of what was answered."""
+        said, true = self._satisfactions()
+        return correlation(said, true) if said else math.nan
 
     def reliability(self) -> list[Bin]:
         """|sentiment| of the messages that are called good or bad, beside whether they are."""
-        felt = [each for each in self.judged if each.polarity != "neutral"]
+        felt = [each for each in self.judged if each.polarity not in ("neutral", "refused")]
         return reliability([abs(each.analysis.sentiment) for each in felt], [each.right for each in felt])
 
     def calibration_error(self) -> float:
@@ -93,8 +102,9 @@ class Judgement:
         return {group: Judgement(members) for group, members in found.items()}
 
     def _satisfactions(self) -> tuple[list[float], list[float]]:
-        said = [float(each.analysis.satisfaction) for each in self.judged]
-        return said, [float(each.message.satisfaction) for each in self.judged]
+        answered = [each for each in self.judged if each.answered]
+        said = [float(each.analysis.satisfaction) for each in answered]
+        return said, [float(each.message.satisfaction) for each in answered]
 
 
 async def judge(analyser: Analyser, messages: Sequence[LabelledMessage]) -> dict[Half, Judgement]:

@@ -21,11 +21,11 @@ class Speed(msgspec.Struct, frozen=True):
     clock: float
 
 
-async def speed(analyser: Analyser, embedder: Embedder, texts: Sequence[str]) -> Speed:
-    """Analyse and embed all texts, `ROUNDS` times, every text as none was before, so that no cache answers."""
+async def speed(analyser: Analyser, embedder: Embedder, texts: Sequence[str], *, rounds: int = ROUNDS) -> Speed:
+    """Analyse and embed all texts, `rounds` times, every text as none was before, so that no cache answers."""
     await _through(analyser, embedder, ["aquecimento"])
     processor, clock = [], []
-    for round_number in range(ROUNDS):
+    for round_number in range(rounds):
         fresh = [f"{text} {round_number}{place:04}" for place, text in enumerate(texts)]
         began, used = time.perf_counter(), time.process_time()
         await _through(analyser, embedder, fresh)

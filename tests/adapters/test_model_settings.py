@@ -221,6 +221,10 @@ def test_who_is_asked_where_nobody_says(given: Given, tmp_path: Path) -> None:
             "[embedders.a]\nurl='http://h/v1'\nmodel='m'\n[embedders.b]\nurl='http://i/v1'\nmodel='m'",
             "the embedders a, b have one model, 'm'",
         ),
+        (
+            f"[embedders.a]\nurl='http://h/v1'\nmodel='{'m' * 62}'\ndimensions=256",
+            "the embedder a would be recorded as 'm+@256', which has 66 characters",
+        ),
     ],
 )
 def test_mistakes_in_the_file_are_named(given: Given, tmp_path: Path, text: str, told: str) -> None:
@@ -233,3 +237,9 @@ def test_mistakes_in_the_file_are_named(given: Given, tmp_path: Path, text: str,
 def test_a_name_that_the_settings_have_taken(given: Given, tmp_path: Path) -> None:
     path = file(tmp_path, "[analysers.model]\nurl='http://h/v1'\nmodel='m'")
     assert "'model' is there 2 times" in given.refused(MODELS_FILE=path, MODEL_URL=URL, MODEL="m")
+
+
+def test_one_model_may_embed_in_two_sizes(given: Given, tmp_path: Path) -> None:
+    one = "[embedders.a]\nurl='http://h/v1'\nmodel='m'\ndimensions=256\n"
+    found = given(MODELS_FILE=file(tmp_path, one + one.replace("[embedders.a]", "[embedders.b]").replace("256", "512")))
+    assert [server.dimensions for server in found.embedders] == [256, 512]
