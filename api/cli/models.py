@@ -52,8 +52,8 @@ def models(context: typer.Context) -> None:
         console.print(_tenants(settings, catalogue))
 
 
-@app.command()
-def test(
+@app.command("test")
+def test_(
     name: Annotated[str | None, typer.Argument(help="The analyser; the first of the chain without it.")] = None,
     text: Annotated[str, typer.Option(help="What to ask it about. It is masked first.")] = _SAMPLE,
 ) -> None:
