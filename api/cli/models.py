@@ -53,7 +53,7 @@ def models(context: typer.Context) -> None:
 
 
 @app.command("test")
-def test_(
+def try_(
     name: Annotated[str | None, typer.Argument(help="The analyser; the first of the chain without it.")] = None,
     text: Annotated[str, typer.Option(help="What to ask it about. It is masked first.")] = _SAMPLE,
 ) -> None:

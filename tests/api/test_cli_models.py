@@ -7,7 +7,7 @@ from adapters.settings import Settings
 from api.wiring import ReadSide, WriteSide
 from domain.model_choices import ChooseModels, model_choice
 from domain.ports import Usage
-from tests.api.test_cli import environment, evosense, refused
+from tests.api.test_cli import environment, evosense
 from tests.support.http import utc_now
 from tests.support.model_faults import no_key
 from tests.support.openai_server import openai_server
@@ -21,7 +21,7 @@ def test_what_there_is(settings: Settings, write: WriteSide, read: ReadSide, tmp
     world = World(5, tenants=2)
     record(write, world.births())
     drain(read.engine)
-    chooser, other = world.tenants
+    chooser, _ = world.tenants
     command = ChooseModels(at=utc_now(), tenant_id=chooser, analysers=("gone", "offline"), daily_budget=150)
     write.commands.handle(model_choice(chooser), command)
     write.usage.count(chooser, "modelo-1", Usage(calls=7, input_tokens=1234, output_tokens=56, cost=150))
