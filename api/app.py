@@ -28,6 +28,8 @@ from api import (
     messages,
     metric_series,
     metrics,
+    model_choices,
+    model_usage,
     search,
     tenancy,
     webhooks,
@@ -101,6 +103,12 @@ def create_app(services: Services) -> Litestar:
             Router("/", route_handlers=with_errors(messages.HANDLERS), tags=["messages"], security=bearer),
             Router("/", route_handlers=with_errors(search.HANDLERS), tags=["search"], security=bearer),
             Router("/", route_handlers=with_errors(history_http.HANDLERS), tags=["history"], security=bearer),
+            Router(
+                "/",
+                route_handlers=with_errors([*model_choices.HANDLERS, *model_usage.HANDLERS]),
+                tags=["models"],
+                security=bearer,
+            ),
             Router(
                 "/",
                 route_handlers=with_errors([*metrics.HANDLERS, *metric_series.HANDLERS]),

@@ -9,6 +9,7 @@ from typing import Final
 
 from adapters.embeddings import Embedders
 from adapters.event_store import AggregateCache
+from adapters.model_settings import ModelConfig, model_config
 from adapters.passwords import Passwords
 from adapters.postgres import ReadPool
 from adapters.settings import Settings
@@ -40,6 +41,7 @@ class Services:
     hashers: ThreadPoolExecutor
     door: Door
     close_models: Callable[[], Awaitable[None]]
+    models: ModelConfig
 
     @property
     def embedder(self) -> Embedder:
@@ -85,6 +87,7 @@ def build_services(
 
     Raises `SettingsError` and `MasterKeyError`.
     """
+    models = model_config(settings)
     write = write_side(settings)
     return Services(
         settings=settings,
@@ -100,6 +103,7 @@ def build_services(
         hashers=ThreadPoolExecutor(HASHING_THREADS, "password"),
         door=Door(),
         close_models=close,
+        models=models,
     )
 
 

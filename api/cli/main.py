@@ -24,6 +24,7 @@ from api.cli import (
     import_,
     keys,
     migrate,
+    models,
     monitor,
     parked,
     rebuild,
@@ -69,6 +70,7 @@ app.add_typer(parked.app, name="parked", rich_help_panel=_OPERATE)
 app.add_typer(connections.app, name="connections", rich_help_panel=_OPERATE)
 app.command("import", rich_help_panel=_OPERATE)(import_.import_)
 app.command(rich_help_panel=_OPERATE)(backfill.backfill)
+app.add_typer(models.app, name="models", rich_help_panel=_OPERATE)
 app.add_typer(vector.app, name="vector", rich_help_panel=_OPERATE)
 app.add_typer(keys.app, name="keys", rich_help_panel=_OPERATE)
 app.command(rich_help_panel=_ROLES)(roles.api)

@@ -27,7 +27,7 @@ from tests.support.world import World, record
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
     *("up", "down", "demo", "status", "migrate", "admin", "rebuild", "history"),
-    *("rollback", "audit", "replay", "shards", "vector", "reembed", "backfill", "connections"),
+    *("rollback", "audit", "replay", "shards", "vector", "reembed", "backfill", "connections", "models"),
     *("api", "projector", "relay", "worker", "listener", "sweep", "healthcheck"),
 )
 

@@ -134,6 +134,7 @@ def test_no_list_shows_anything_of_the_others(system: System, mine: Side, theirs
         ("/metrics/series", {"by": "connection", "since": "2025-10-01T00:00:00Z", "until": "2025-11-01T00:00:00Z"}),
         ("/metrics/chats", {"since": "2025-10-01T00:00:00Z", "until": "2025-11-01T00:00:00Z"}),
         ("/metrics/latency", {}),
+        ("/usage", {}),
         # Waiting for what the other did shows no more than that something happened somewhere.
         ("/messages", {"wait_for": theirs.position}),
     ]
@@ -159,6 +160,9 @@ def test_an_admin_is_no_superuser(system: System, mine: Side, theirs: Side) -> N
         ("PUT", f"{place}/subscription", {"plan": "pro", "status": "active"}),
         ("POST", f"{place}/suspend", {"reason": "x"}),
         ("POST", f"{place}/reactivate", None),
+        ("GET", f"{place}/models", None),
+        ("PUT", f"{place}/models", {"analysers": ["offline"]}),
+        ("DELETE", f"{place}/models", None),
     ):
         system.send(mine.admin, method, path, body, expect=403)
         system.send(

@@ -11,17 +11,22 @@ import numpy as np
 import pytest
 
 from adapters.embeddings import Embedders
+from adapters.embeddings.openai import OpenAIEmbedder
+from adapters.model_server import EmbedderServer
 from adapters.nats import Envelope
 from adapters.settings import Settings
+from api import reembedding
 from api.analysis import MessageWorker
 from api.models import Models
 from api.reembedding import Moved, Progress, move
 from domain.embedding_models import AdoptModel, embedding_models
 from domain.errors import NotAllowed
 from domain.messages import MessageEmbedded, MessageReceived
-from domain.ports import DIMENSIONS
+from domain.ports import DIMENSIONS, Embedded, ModelUnavailable
 from tests.api.test_worker import HashAnalyser
 from tests.support.http import Account, System, envelope, running_system, utc_now
+from tests.support.model_faults import status
+from tests.support.openai_server import ModelServer, openai_server
 
 START = 1761134400
 #: Every hit by meaning there is, by the API and by SQL.
@@ -382,3 +387,98 @@ def test_a_tenant_whose_model_is_gone_gets_vectors_of_the_default(system: System
     shop.worker = MessageWorker(system.write, models, max_deliver=1, retry_delay=0)
     shop.receive(1)
     assert shop.vectors() == {OLD.model_name: 2, THIRD.model_name: 1}
+
+
+# -------------------------------------------------------------------------------------------- a model behind a server
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ModelServer]:
+    with openai_server() as running:
+        yield running
+
+
+def served_move(shop: Shop, server: ModelServer, model: str, **options: Any) -> tuple[Moved, list[Progress]]:
+    seen: list[Progress] = []
+
+    async def run() -> Moved:
+        config = EmbedderServer(name="embedding", url=server.url, model=model, input_price=0.5, timeout=5)
+        embedder = OpenAIEmbedder(config)
+        try:
+            return await move(
+                shop.system.write, shop.tenant, embedder, OLD.model_name, batch=4, on_progress=seen.append, **options
+            )
+        finally:
+            await embedder.close()
+
+    server.reset()
+    done = asyncio.run(run())
+    shop.system.projected()
+    return done, seen
+
+
+def test_a_move_to_a_served_model_shows_what_it_cost(system: System, server: ModelServer) -> None:
+    shop = Shop(system, 6)
+    done, _ = served_move(shop, server, "nomic")
+    assert (done.embedded, done.adopted) == (6, True)
+    assert shop.vectors() == {"nomic": 6}
+    assert done.usage.calls == 2
+    assert done.usage.input_tokens > 0
+    assert done.usage.cost > 0
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for(
+    system: System, server: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reembedding, "_PAUSES_S", (0.01, 0.02))
+    shop = Shop(system, 2)
+    waited: list[str] = []
+
+    class Away(OpenAIEmbedder):
+        """Its server is away the first two times."""
+
+        async def embed_counted(self, texts: Sequence[str]) -> Embedded:
+            if len(waited) < 2:
+                waited.append("away")
+                raise ModelUnavailable("nobody is there")
+            return await super().embed_counted(texts)
+
+    seen: list[Progress] = []
+
+    async def run() -> Moved:
+        embedder = Away(EmbedderServer(name="embedding", url=server.url, model="patient"))
+        try:
+            return await move(system.write, shop.tenant, embedder, OLD.model_name, on_progress=seen.append)
+        finally:
+            await embedder.close()
+
+    assert asyncio.run(run()).embedded == 2
+    assert [now.waiting for now in seen] == ["nobody is there"] * 2 + [None]
+
+
+def test_a_move_that_lost_its_server_goes_on_where_it_was(system: System, server: ModelServer) -> None:
+    shop = Shop(system, 8)
+
+    async def run() -> None:
+        embedder = OpenAIEmbedder(EmbedderServer(name="embedding", url=server.url, model="lost", timeout=5))
+        try:
+            await move(
+                system.write,
+                shop.tenant,
+                embedder,
+                OLD.model_name,
+                batch=4,
+                patience=0,
+                on_progress=lambda _: server.always(status(503)),
+            )
+        finally:
+            await embedder.close()
+
+    with pytest.raises(ModelUnavailable):
+        asyncio.run(run())
+    system.projected()
+    assert shop.vectors() == {OLD.model_name: 8, "lost": 4}
+    shop.assert_answers(OLD)
+    done, _ = served_move(shop, server, "lost")
+    assert (done.embedded, done.adopted) == (4, True)
+    assert shop.vectors() == {"lost": 8}

@@ -17,6 +17,7 @@ from api.sweeping import Sweeper
 from api.sweeps import ConnectionSweep, enrol, sweeps
 from api.waking import CatchUp, TableWaker
 from domain.connections import ActivateConnection, DeactivateConnection, connection, connection_id
+from domain.ports import Usage
 from tests.support.find_messages_server import TOKEN, FindMessagesServer, row
 from tests.support.http import Account, System, utc_now
 from tests.support.systems import administrator, wait_for
@@ -424,7 +425,8 @@ async def test_of_an_erased_tenant_nothing_stays(place: Place) -> None:
         one.delivered(one.happens(1, timedelta(minutes=2)))
     await place.sweep()
     place.system.write.activity.flush()
-    tables = ("connection_sweeps", "connection_links", "connection_activity", "connection_last")
+    counted = ("connection_activity", "connection_last", "model_usage", "answer_cache")
+    tables = ("connection_sweeps", "connection_links", *counted)
     tenants = (before.owner.tenant_id, place.owner.tenant_id)
     with administrator(place.system.settings) as admin:
 
@@ -442,6 +444,12 @@ async def test_of_an_erased_tenant_nothing_stays(place: Place) -> None:
                 "VALUES (%s, %s, 'socket.io')",
                 (one.id, one.owner.tenant_id),
             )
+            admin.execute(
+                "INSERT INTO evosense_ops.answer_cache (tenant_id, key, sealed) VALUES (%s, '', '')",
+                (one.owner.tenant_id,),
+            )
+            place.system.write.usage.count(one.owner.tenant_id, "m-1", Usage(calls=1))
+        place.system.write.usage.flush()
         assert kept() == {(table, tenant_id) for table in tables for tenant_id in tenants}
         erased = (before.owner.tenant_id,)
         key = admin.execute("SELECT * FROM evosense_log.tenant_keys WHERE tenant_id = %s", erased).fetchone()
