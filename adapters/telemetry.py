@@ -63,17 +63,8 @@ def configure_logging(level: str, style: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for noisy in (
-        "httpx",
-        "httpcore",
-        "openai",
-        "faststream",
-        "nats",
-        "psycopg",
-        "uvicorn.access",
-        "socketio",
-        "engineio",
-    ):
+    servers = ("faststream", "nats", "psycopg", "uvicorn.access", "socketio", "engineio")
+    for noisy in ("httpx", "httpcore", "openai", *servers):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
 
 

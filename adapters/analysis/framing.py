@@ -60,7 +60,10 @@ _CLEAN: Final = _Clean()
 
 def cleaned(text: str) -> str:
     """The text without what nobody sees: controls, directions, zero widths, tags, private use. Lines end in `\\n`."""
-    return _IDLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n").translate(_CLEAN))
+    text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_CLEAN)
+    while (less := _IDLE.sub("", text)) != text:  # what goes may bring together what joins nothing; three times at most
+        text = less
+    return text
 
 
 def user_content(question: Question) -> str:

@@ -1,9 +1,9 @@
 """Analysis by a model behind OpenAI's chat completions: Ollama, vLLM, OpenAI and others."""
 
+import logging
 from typing import Any, Final, Literal
 
 import msgspec
-import structlog
 
 from adapters.analysis import framing
 from adapters.analysis.contract import SCHEMA
@@ -37,7 +37,7 @@ _FORMS: Final[dict[_Form, dict[str, Any]]] = {
 #: Answers do not vary more than they must. Models that think before they answer refuse one or both.
 _SETTINGS: Final[dict[str, float]] = {"temperature": 0, "seed": 0}
 
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class _Message(msgspec.Struct):
@@ -144,15 +144,17 @@ class OpenAIChat:
             if fault.parameter == "max_tokens":
                 rest["max_completion_tokens"] = self._settings["max_tokens"]  # OpenAI's name for it since 2024
             self._settings = rest
-            _log.warning("model server does without a parameter", server=self._gate.name, parameter=fault.parameter)
+            _log.warning("the model server %s does not know the parameter %s", self._gate.name, fault.parameter)
             return True
         if fault.about == "form" or (fault.about == "unknown" and not self._accepted):
             if self._form not in _NEXT:
                 return False
             _log.warning(
-                "model server does not know this form of answer", server=self._gate.name, form=self._form,
-                instead=_NEXT[self._form],
-            )  # fmt: skip
+                "the model server %s does not know the form %s of an answer, and is asked for %s",
+                self._gate.name,
+                self._form,
+                _NEXT[self._form],
+            )
             self._form = _NEXT[self._form]
             return True
         return False

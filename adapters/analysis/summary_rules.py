@@ -22,11 +22,12 @@ _LONGEST_WORD: Final = 40
 _LINK: Final = re.compile(
     r"[a-z][a-z0-9+.-]{1,20}://\S+|\bwww\.\S+|\b(?:wa|t|bit|goo)\.(?:me|ly|gl)/\S+"
     r"|\b[a-z0-9-]{2,63}\.(?:com|net|org|br|io|app|link|info|online|shop|store|site|xyz|dev|gov|edu)\b(?:[/.]\S*)?"
-    r"|\b(?:javascript|data|mailto):\S+"
+    r"|\b(?:javascript|mailto):\S+|\bdata:[a-z]+/\S+"
 )
 _EMAIL: Final = re.compile(r"[\w.%+-]+\s?@\s?[\w-]+(?:\.[\w-]+)+")
 #: Tags, code and the marks of a model's turns.
-_MARKUP: Final = re.compile(r"<[/!a-z|]|<<|```|\{[{%#]|\[/?(?:inst|sys)|\[[^\]]*\]\(")
+_MARKUP: Final = re.compile(r"<[/!a-z|]|<<|```|\{[{%#]|\[/?(?:inst|sys|system_prompt)\]|\[[^\]]*\]\(")
+_HALF_PAIR: Final = re.compile("[\ud800-\udfff]")
 _WORD: Final = re.compile(r"[a-z0-9]+")
 
 
@@ -39,9 +40,9 @@ def checked_summary(summary: object, question: Question, instructions: str) -> s
         raise BrokenContract("summary is a text")
     if "\0" in summary:
         raise BrokenContract("summary has no character NUL")
+    if _HALF_PAIR.search(summary) is not None:
+        raise BrokenContract("summary holds half of a surrogate pair, which is no valid Unicode")
     line = " ".join(unicodedata.normalize("NFC", cleaned(summary[: MAX_SUMMARY * 20])).split())
-    if "\N{REPLACEMENT CHARACTER}" in line:
-        raise BrokenContract("summary holds what is no valid Unicode")
     _fits(line)
     _no_code(line, question)
     line = mask(line)

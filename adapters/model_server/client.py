@@ -1,6 +1,7 @@
 """Servers that speak OpenAI's protocol, by way of its SDK."""
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -57,8 +58,12 @@ class OpenAIServer:
 
         try:
             answer = await call
-            return msgspec.json.decode(answer.content, type=kind)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+            try:
+                return msgspec.json.decode(answer.content, type=kind)
+            except msgspec.DecodeError:
+                # Servers in Python write NaN, which is no JSON; who reads the numbers says what is wrong with it.
+                return msgspec.convert(json.loads(answer.content), kind)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             reason = f"something answers at {self.host}, but not as OpenAI's protocol has it: check the address"
         except OpenAIError as error:
             reason = f"the request to {self.host} could not be made ({type(error).__name__})"

@@ -1,6 +1,7 @@
 """Lets calls through to a model server: as many as it bears, while somebody waits for them, none while it is out."""
 
 import asyncio
+import logging
 import random
 import time
 from collections import deque
@@ -8,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn, TypeVar
 
 import msgspec
-import structlog
 
 from adapters.model_server.breaker import Breaker, State
 from adapters.model_server.faults import Fault
@@ -30,7 +30,7 @@ PROBING_S: Final = 1.0
 
 _PASSING: Final = frozenset({"connect", "failed", "overload", "timeout"})
 
-_log = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class GateState(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,10 +164,10 @@ class Gate:
                 await self._sleep(shut)
             elif self._breaker.state == "half-open":
                 self._breaker.take_probe()
-                self._in_flight += 1
+                self._take_place()
                 return _Pass(self._clock(), self._breaker.era, True)
             elif self._in_flight < self._limit.value and not self._queue:
-                self._in_flight += 1
+                self._take_place()
                 return _Pass(self._clock(), self._breaker.era, False)
             elif await self._turn(latest):
                 if self._breaker.state == "closed" and self._shut_until <= self._clock():
@@ -200,6 +200,10 @@ class Gate:
             self._breaker.give_back_probe()
         self._free()
 
+    def _take_place(self) -> None:
+        self._in_flight += 1
+        self._limit.entered(self._in_flight)
+
     def _free(self) -> None:
         self._in_flight -= 1
         self._wake()
@@ -210,7 +214,8 @@ class Gate:
         while self._queue and (not closed or self._in_flight < self._limit.value):
             turn = self._queue.popleft()
             if not turn.done():
-                self._in_flight += closed
+                if closed:
+                    self._take_place()
                 turn.set_result(closed)
 
     # What became of it.
@@ -219,9 +224,9 @@ class Gate:
         one.judged = True
         if self._breaker.succeeded(one.era):
             self._limit.restart()
-            _log.info("model server answers again", server=self.name)
+            _log.info("the model server %s answers again", self.name)
         elif one.era == self._breaker.era:
-            self._limit.succeeded(bool(self._queue) or self._in_flight >= self._limit.value)
+            self._limit.succeeded()
 
     def _judge(self, one: _Pass, fault: Fault) -> None:
         """Draw the consequences for everybody."""
@@ -246,9 +251,7 @@ class Gate:
             opened = self._breaker.failed(one.era)
         if opened:
             self._limit.restart()
-            _log.warning(
-                "model server is left alone", server=self.name, seconds=round(self._breaker.wait(), 1), why=fault.reason
-            )
+            _log.warning("the model server %s is left alone for %.1f s: %s", self.name, self._breaker.wait(), fault)
         self._wake()
 
     def _give_up(self, fault: Fault) -> NoReturn:

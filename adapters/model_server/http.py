@@ -42,21 +42,25 @@ class ModelHttp(httpx.AsyncClient):
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """See the class. Options of httpx are passed over, but for authentication that stands in the address."""
-        made, request.headers = request.headers, self._allowed(request.headers)
-        connect = request.extensions.get("timeout", {})
-        if connect.get("connect") is not None:
-            connect["connect"] = min(connect["connect"], CONNECT_S)
+        seconds = dict(request.extensions.get("timeout", {}))
+        if seconds.get("connect") is not None:
+            seconds["connect"] = min(seconds["connect"], CONNECT_S)
+        # The caller's own stays as it is: the SDK looks at its headers when it reads the answer.
+        sent = httpx.Request(
+            request.method,
+            request.url,
+            headers=self._allowed(request.headers),
+            stream=request.stream,
+            extensions={**request.extensions, "timeout": seconds},
+        )
         try:
-            answer = await super().send(request, stream=True, follow_redirects=False)
+            answer = await super().send(sent, stream=True, follow_redirects=False)
             try:
                 content = await self._read(answer)
             finally:
                 await answer.aclose()
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise verdicts.of_error(error, host=self.host) from None
-        finally:
-            # The SDK finds there how the answer is to be given to us.
-            request.headers = made
         if not answer.is_success:
             raise verdicts.of_answer(
                 answer.status_code,

@@ -19,27 +19,34 @@ class Limit:
         self._maximum = max(1, maximum)
         self._clock = clock
         self._successes = 0
+        self._full = False
         self._lowered_at = float("-inf")
         self.value = min(START, self._maximum)
 
-    def succeeded(self, used: bool) -> None:
-        """A call came back; `used`: whether it was one of as many as were allowed."""
-        if not used:
+    def entered(self, in_flight: int) -> None:
+        """So many are under way now."""
+        self._full = self._full or in_flight >= self.value
+
+    def succeeded(self) -> None:
+        """A call came back. It counts where the limit has been reached since it last changed."""
+        if not self._full:
             return
         self._successes += 1
         if self._successes >= self.value:
-            self._successes = 0
-            self.value = min(self.value + 1, self._maximum)
+            self._to(self.value + 1)
 
     def overloaded(self, began: float) -> None:
         """A call that began then was one too many."""
         if began < self._lowered_at:
             return
         self._lowered_at = self._clock()
-        self._successes = 0
-        self.value = max(1, self.value // 2)
+        self._to(self.value // 2)
 
     def restart(self) -> None:
         """Begin anew: what was found out is no longer so."""
+        self._to(START)
+
+    def _to(self, value: int) -> None:
         self._successes = 0
-        self.value = min(START, self._maximum)
+        self._full = False
+        self.value = max(1, min(value, self._maximum))

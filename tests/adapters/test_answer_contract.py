@@ -182,6 +182,7 @@ def test_a_summary_is_one_clean_line() -> None:
         (["x"], "is a text"),
         ("", "empty"),
         (" \n\u200b", "empty"),
+        ("\u200d\ufe0f", "empty"),
         ("a " * 101, "too long"),
         ("Pedido\0atrasado", "NUL"),
         ("Pedido \ud800", "Unicode"),
@@ -209,6 +210,11 @@ def test_what_masking_adds_counts() -> None:
     assert (len(summary), len(mask(summary))) == (200, 201)
     assert parse(answer(summary=summary[:-2]), question()).summary.startswith("Pede tel [TELEFONE] a a")
     assert "too long" in broken(answer(summary=summary))
+
+
+@pytest.mark.parametrize("summary", ["Nova data:10/05 às 9h.", "Pede [instalação] <3", "Veio com � no nome."])
+def test_what_only_looks_like_code(summary: str) -> None:
+    assert parse(answer(summary=summary), question()).summary == summary
 
 
 def test_links_of_the_conversation_may_be_named() -> None:

@@ -3,14 +3,27 @@
 import hashlib
 import json
 import re
+from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 
 from adapters.analysis.contract import BrokenContract, parse
-from adapters.analysis.framing import GAP, MAX_ANSWER, MAX_EARLIER, MAX_MESSAGE, cleaned, complaint, user_content
+from adapters.analysis.framing import (
+    GAP,
+    MAX_ANSWER,
+    MAX_EARLIER,
+    MAX_EARLIER_TEXTS,
+    MAX_MESSAGE,
+    cleaned,
+    complaint,
+    user_content,
+)
 from adapters.analysis.rendering import BUILT_IN, render
 from adapters.analysis.transport import Wrong
-from domain.ports import EMOTIONS, TONES
+from domain.ports import EMOTIONS, TONES, Question
 from tests.support.injections import TENANT, Attempt, attempts, kept, obeyed
 
 ATTEMPTS = attempts()
@@ -65,6 +78,25 @@ def _is_shown(text: str, shown: str, most: int) -> None:
         assert whole.startswith(head)
         assert whole.endswith(tail)
         assert len(head) > len(tail) > most / 5
+
+
+@examples(max_examples=200, deadline=None)
+@given(st.text(st.characters() | st.sampled_from('\\"<>[]{}%\u200d\ufe0f😀\r\n'), max_size=60), st.booleans())
+def test_any_text_stays_in_its_frame(text: str, from_me: bool) -> None:
+    content = user_content(
+        Question(tenant_id=TENANT, message_id=UUID(int=1), text=text, from_me=from_me, earlier=(text,) * 30)
+    )
+    frame = json.loads(content)
+    assert frame == {"from_me": from_me, "earlier": [cleaned(text)] * MAX_EARLIER_TEXTS, "message": cleaned(text)}
+    assert cleaned(cleaned(text)) == cleaned(text)
+    assert CONTROL_TOKENS.search(content) is None
+    content.encode()
+
+
+def test_pictures_and_accents_stay_as_they_are() -> None:
+    text = "Não, é só isso 👩\u200d👧 ❤\ufe0f 👍🏽\n\tobrigado — “ok” º ª"
+    assert cleaned(text) == text
+    assert cleaned("a\r\nb\rc\u2028d\u00ade") == "a\nb\nc\nde"
 
 
 def test_the_instructions_are_the_same_whatever_the_message() -> None:
