@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo up down status test check format unit bench eval bench-append bench-projections bench-search bench-metrics soak lock clean
+.PHONY: help venv demo up down status test check format unit bench eval bench-append bench-projections bench-search bench-metrics soak test-llm lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,8 +65,11 @@ bench-metrics: $(READY) ## Measure the metrics beside the documented view, and w
 bench-search: $(READY) ## Measure the searches beside the documented design (some ten minutes; --vectors 20000 is quick)
 	@$(BIN)/python -m benchmarks.search
 
-eval: $(READY) ## Measure how good the models are (two minutes); writes docs/quality.md
+eval: $(READY) ## Measure how good the configured models are (offline: two minutes, docs/quality.md)
 	@$(BIN)/python -m benchmarks.quality
+
+test-llm: $(READY) ## Test a real model server: EVOSENSE_MODEL_URL and EVOSENSE_MODEL, or an Ollama on this machine
+	@$(BIN)/python -m pytest -s -o python_files='llm_*.py' tests/llm
 
 soak: $(READY) ## Long runs under fire: the order of the log, random operations, kill -9
 	@echo "a million events, many writers, one reader (a few minutes)"

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from adapters.analysis import labels
 from adapters.analysis.contract import SCHEMA, BrokenContract, parse
 from adapters.analysis.json_object import MAX_ANSWER
 from adapters.analysis.language import agrees, recognise
+from adapters.analysis.summary import summarise
 from domain.answers import checked
 from domain.masking import mask
 from domain.ports import EMOTIONS, TONES, Question
@@ -256,6 +258,18 @@ def test_whether_a_summary_speaks_the_language_of_its_message(message: str, summ
 
 def test_a_text_without_words_has_no_language() -> None:
     assert [recognise(text) for text in ("", "🙏🙏", "123", "[CPF]", "kkkk", "ok")] == [None] * 6
+
+
+def test_no_portuguese_message_is_taken_for_another_language() -> None:
+    """Nor its own beginning refused as its summary; nor where the message before was too short to tell."""
+    rows = (Path(__file__).parent / "data" / "sentiment_heldout.tsv").read_text("utf-8").splitlines()
+    texts = [mask(row.split("\t")[2]) for row in rows]
+    assert len(texts) >= 100
+    assert {recognise(text) for text in texts} == {"pt", None}
+    for text in texts:
+        summary = answer(summary=summarise(text))
+        assert parse(summary, question(text)).summary == parse(summary, question("ok " + text)).summary
+        assert agrees(text, "ok")
 
 
 # ------------------------------------------------------------------------------------------------ whatever comes

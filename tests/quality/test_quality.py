@@ -16,16 +16,23 @@ import pytest
 from adapters.analysis import OfflineAnalyser
 from adapters.analysis.anchors import anchor_sentences
 from adapters.embeddings import OfflineEmbedder, concepts
+from adapters.model_server import AnalyserServer, EmbedderServer
+from adapters.model_settings import ModelConfig
 from adapters.settings import Settings
-from benchmarks.quality import metrics, report
+from api.model_catalogue import Catalogue
+from benchmarks.quality import metrics, models, report
+from benchmarks.quality.__main__ import output, some_of
 from benchmarks.quality.data import DISTRACTORS, POLARITIES, STYLES, distractors, messages, pairs
 from benchmarks.quality.metrics import Share
 from benchmarks.quality.models import ANALYSERS, EMBEDDERS
 from benchmarks.quality.retrieval import MODES, retrieve
 from benchmarks.quality.sentiment import by_lexicon, judge
+from benchmarks.quality.served import Concurrent
 from benchmarks.quality.speed import Speed, speed
 from domain.masking import mask
 from domain.ports import EMOTIONS
+from tests.support.model_faults import answers_with
+from tests.support.openai_server import openai_server
 
 GOOD, BAD = {"alegria", "gratidão", "confiança"}, {"ansiedade", "tristeza", "frustração", "raiva"}
 
@@ -240,3 +247,44 @@ async def test_speed_is_measured_on_texts_that_no_cache_knows() -> None:
     assert len(asked) == len(set(asked)) == 1 + 3 * 2
     assert isinstance(found, Speed)
     assert min(found.processor, found.clock) > 0
+
+
+# ------------------------------------------------------------------------------------------- a model behind a server
+
+
+async def test_a_served_model_is_measured_and_refused_answers_are_wrong(settings: Settings) -> None:
+    with openai_server() as server:
+        config = ModelConfig(
+            (AnalyserServer(name="model", url=server.url, model="small", concurrency=4, call_price=0.001),),
+            (EmbedderServer(name="embedding", url=server.url, model="vectors"),),
+            ("model",),
+        )
+        catalogue = Catalogue(config)
+        analyser, embedder = (
+            models.analysers(catalogue)["model"].make(),
+            models.embedders(catalogue)["embedding"].make(),
+        )
+        try:
+            server.always(answers_with("nonsense"))
+            refused = await judge(analyser, messages()[:4])
+            server.always(None)
+            halves = await judge(analyser, messages()[:40])
+            (vector,) = await embedder.embed(["Oi"])
+        finally:
+            await catalogue.close()
+    assert len(vector) == 4 * 768
+    assert all(each.polarity == "refused" and not each.right for half in refused.values() for each in half.judged)
+    assert sum(len(half.judged) for half in halves.values()) == 40
+    assert all(each.answered for half in halves.values() for each in half.judged)
+    assert isinstance(analyser, Concurrent)
+    assert len(analyser.refused) == 4
+    assert analyser.usage.calls == 4 * 2 + 40
+    assert 1 < server.high_water <= 4
+
+
+def test_the_offline_page_is_not_overwritten_by_others() -> None:
+    assert output("offline", "offline") == Path("docs/quality.md")
+    assert output("model", "offline") == Path("docs/quality-model.md")
+    assert output("model", "embedding") == Path("docs/quality-model-embedding.md")
+    assert [each.text for each in some_of(messages(), 10**6)] == [each.text for each in messages()]
+    assert len({each.sector for each in some_of(messages(), 24)}) >= 10
