@@ -1,6 +1,17 @@
 """Importing this module enters every event type in the register: whoever reads the log needs them all."""
 
-from domain import amendments, authn, connections, embedding_models, experiments, messages, people, receipts, tenancy
+from domain import (
+    amendments,
+    authn,
+    connections,
+    embedding_models,
+    experiments,
+    messages,
+    people,
+    prompts,
+    receipts,
+    tenancy,
+)
 
 __all__ = [
     "amendments",
@@ -10,6 +21,7 @@ __all__ = [
     "experiments",
     "messages",
     "people",
+    "prompts",
     "receipts",
     "tenancy",
 ]
