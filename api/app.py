@@ -28,6 +28,7 @@ from api import (
     messages,
     metric_series,
     metrics,
+    prompts,
     search,
     tenancy,
     webhooks,
@@ -100,6 +101,7 @@ def create_app(services: Services) -> Litestar:
             ),
             Router("/", route_handlers=with_errors(messages.HANDLERS), tags=["messages"], security=bearer),
             Router("/", route_handlers=with_errors(search.HANDLERS), tags=["search"], security=bearer),
+            Router("/", route_handlers=with_errors(prompts.HANDLERS), tags=["prompts"], security=bearer),
             Router("/", route_handlers=with_errors(history_http.HANDLERS), tags=["history"], security=bearer),
             Router(
                 "/",

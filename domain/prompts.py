@@ -126,7 +126,7 @@ class PromptTemplates(Aggregate, frozen=True, kw_only=True):
         raise NotFound("there is no prompt of that version")
 
     def _create(self, command: CreatePrompt) -> tuple[Event, ...]:
-        if not _VERSION.fullmatch(command.version):
+        if not is_version(command.version):
             raise Invalid(
                 "a prompt's version has 1 to 64 characters: letters a to z, digits and . _ -, "
                 "the first a letter or a digit"
@@ -188,6 +188,11 @@ _STREAM: Final[UUID] = derived_id("prompt templates", INSTALLATION)
 
 def _template(event: PromptTemplateCreated) -> PromptTemplate:
     return PromptTemplate(event.body, event.description)
+
+
+def is_version(text: str) -> bool:
+    """Whether a version may be called so, one that comes with the program as well."""
+    return _VERSION.fullmatch(text) is not None
 
 
 def _reserved(version: str) -> bool:
