@@ -133,13 +133,15 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 class ModelUnavailable(Exception):
     """The model can't answer now: down, overloaded, too slow, or held back. Asked later, it may.
 
-    `retry_after`: seconds for which it need not be asked, where that is known. The text is fit for an operator and
-    holds no content of a message or an answer.
+    `retry_after`: seconds for which it need not be asked, where that is known. `usage`: what was paid for all the same,
+    such as a wrong answer after which the model could not be asked again. The text is fit for an operator and holds no
+    content of a message or an answer.
     """
 
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+    def __init__(self, reason: str, retry_after: float | None = None, usage: Usage | None = None) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+        self.usage = usage or Usage()
 
 
 class AnswerRefused(DomainError):
