@@ -124,8 +124,8 @@ async def list_prompts(
     await until_reached(services, wait_for)
     async with services.reads.as_tenant(principal.tenant_id) as conn:
         rows = [row async for row in _EXPERIMENTS.prompts(conn, after=after or 0, page=limit + 1)]
-        if after is None:
-            rows.insert(0, _built_in(await _EXPERIMENTS.active_prompt(conn)))
+    if after is None:
+        rows.insert(0, _built_in(active=not rows or not rows[0]["replaced"]))
     retired = await _retired(services)
     return cursor_page(rows, [PromptRow(**_shown(row, retired, principal)) for row in rows], limit)
 
@@ -150,7 +150,7 @@ async def diff_prompts(
     async with services.reads.as_tenant(principal.tenant_id) as conn:
         new = await _row(conn, version)
         old = await _row(conn, against) if against is not None else await _EXPERIMENTS.active_prompt(conn)
-    old = old or _built_in(None)
+    old = old or _built_in(active=True)
     return await asyncio.to_thread(_diff, Prompt(version, new["body"]), Prompt(old["version"], old["body"]))
 
 
@@ -205,7 +205,7 @@ async def _retired(services: Services) -> Collection[str]:
 async def _row(conn: AsyncConnection[Any], version: str) -> dict[str, Any]:
     """Raises `ProblemError` 404."""
     if version == BUILT_IN.version:
-        return _built_in(await _EXPERIMENTS.active_prompt(conn))
+        return _built_in(active=await _EXPERIMENTS.active_prompt(conn) is None)
     # What is no version at all may hold what PostgreSQL can't take.
     row: dict[str, Any] | None = await _EXPERIMENTS.prompt(conn, version=version) if is_version(version) else None
     if row is None:
@@ -213,14 +213,14 @@ async def _row(conn: AsyncConnection[Any], version: str) -> dict[str, Any]:
     return row
 
 
-def _built_in(active: dict[str, Any] | None) -> dict[str, Any]:
-    """The prompt that comes with the program, as if it had a row. `active`: the one that has taken its place."""
+def _built_in(*, active: bool) -> dict[str, Any]:
+    """The prompt that comes with the program, as if it had a row."""
     return {
         "id": 0,
         "version": BUILT_IN.version,
         "body": BUILT_IN.body,
         "description": "comes with the program",
-        "is_active": active is None,
+        "is_active": active,
         "created_at": None,
         "created_by": None,
     }

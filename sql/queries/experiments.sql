@@ -35,7 +35,9 @@ SET is_active = (version = :version)
 WHERE is_active IS DISTINCT FROM (version = :version);
 
 -- name: prompts(after, page)
-SELECT id, version, description, is_active, created_at, created_by
+-- With whether any is active, on this page or another: the built-in one is where none is.
+SELECT id, version, description, is_active, created_at, created_by,
+    EXISTS (SELECT FROM evosense.experiments_prompttemplate WHERE is_active) AS replaced
 FROM evosense.experiments_prompttemplate
 WHERE id > :after
 ORDER BY id

@@ -16,6 +16,7 @@ from api.commands import Contended
 from domain.prompts import (
     INSTALLATION,
     ActivatePrompt,
+    CreatePrompt,
     PromptTemplateActivated,
     PromptTemplateCreated,
     prompt_templates,
@@ -142,6 +143,18 @@ def test_a_template_that_can_not_be_rendered_is_refused(own: System, root: Accou
         refused = own.send(root, "POST", "/prompts", {"version": f"v-{uuid4().hex[:8]}", "body": body}, expect=422)
         assert "line" in refused["detail"]
     assert own.write.log.head() == head
+
+
+def test_what_an_earlier_program_took_in_and_this_one_can_not_render(own: System, root: Account) -> None:
+    create(own, root)  # or there is no key yet
+    version, body = f"v-{uuid4().hex[:8]}", "Olá\n{% include 'outro' %}"
+    own.write.commands.handle(prompt_templates(), CreatePrompt(at=utc_now(), version=version, body=body))
+    own.projected()
+    shown = own.get(root, f"/prompts/{version}")
+    assert (shown["body"], shown["rendered"], shown["created_by"]) == (body, None, None)
+    assert "line 2" in shown["problem"]
+    assert "line 2" in own.send(root, "POST", f"/prompts/{version}/activate", expect=422)["detail"]
+    own.send(root, "POST", f"/prompts/{version}/retire")
 
 
 @pytest.mark.parametrize(
