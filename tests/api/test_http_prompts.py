@@ -145,6 +145,11 @@ def test_a_template_that_can_not_be_rendered_is_refused(own: System, root: Accou
     assert own.write.log.head() == head
 
 
+def test_the_built_in_prompt_can_be_had_back_under_another_name(own: System, root: Account) -> None:
+    shown = own.get(root, f"/prompts/{create(own, root, BUILT_IN.body)}")
+    assert shown["rendered"] == own.get(root, f"/prompts/{BUILT_IN.version}")["rendered"]
+
+
 def test_what_an_earlier_program_took_in_and_this_one_can_not_render(own: System, root: Account) -> None:
     create(own, root)  # or there is no key yet
     version, body = f"v-{uuid4().hex[:8]}", "Olá\n{% include 'outro' %}"
