@@ -117,7 +117,7 @@ async def list_prompts(
     services: Services,
     principal: Principal,
     limit: PageSize = 50,
-    after: Annotated[int | None, Parameter(ge=0, required=False)] = None,
+    after: Annotated[int | None, Parameter(ge=0, le=2**63 - 1, required=False)] = None,
     wait_for: WaitFor = None,
 ) -> Page[PromptRow]:
     """All versions: the built-in one, then the others in the order in which they were created."""

@@ -211,6 +211,9 @@ def test_all_pages_hold_every_version_once(own: System, root: Account) -> None:
         assert len(versions) == len(set(versions))
         assert versions == list(states(own, root))
         assert [row["id"] for row in seen] == sorted(row["id"] for row in seen)
+    assert own.get(root, "/prompts", after=2**63 - 1) == {"items": [], "next": None}
+    for nothing in (-1, 2**63, "v1"):
+        own.get(root, "/prompts", after=nothing, expect=400)
 
 
 def test_what_one_has_that_another_has_not(own: System, root: Account) -> None:
