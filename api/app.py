@@ -30,6 +30,7 @@ from api import (
     metrics,
     model_choices,
     model_usage,
+    prompts,
     search,
     tenancy,
     webhooks,
@@ -102,6 +103,7 @@ def create_app(services: Services) -> Litestar:
             ),
             Router("/", route_handlers=with_errors(messages.HANDLERS), tags=["messages"], security=bearer),
             Router("/", route_handlers=with_errors(search.HANDLERS), tags=["search"], security=bearer),
+            Router("/", route_handlers=with_errors(prompts.HANDLERS), tags=["prompts"], security=bearer),
             Router("/", route_handlers=with_errors(history_http.HANDLERS), tags=["history"], security=bearer),
             Router(
                 "/",

@@ -25,6 +25,7 @@ from domain.connections import ConnectionRegistered
 from domain.event import Event, event_types
 from domain.experiments import InferenceRecorded
 from domain.messages import MessageReceived
+from domain.prompts import PromptTemplateCreated
 from domain.tenancy import TenantRegistered
 from sql import queries
 
@@ -39,6 +40,8 @@ BIRTHS: Final[Mapping[str, type[Event]]] = {
     "user": UserRegistered,
     "connection": ConnectionRegistered,
     "inference": InferenceRecorded,
+    # All versions share a stream: any of them names it.
+    "prompt": PromptTemplateCreated,
 }
 SEALED: Final = "(sealed)"
 ERASED: Final = "(sealed away)"

@@ -9,6 +9,7 @@ from domain import (
     messages,
     model_choices,
     people,
+    prompts,
     receipts,
     tenancy,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "messages",
     "model_choices",
     "people",
+    "prompts",
     "receipts",
     "tenancy",
 ]

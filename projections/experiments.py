@@ -1,6 +1,6 @@
-"""Inferences, in the documented table `experiments_inference`.
+"""Inferences and prompts, in the documented tables `experiments_inference` and `experiments_prompttemplate`.
 
-The context's other two documented tables exist and are owned here; their events come with the experiments.
+The context's third documented table exists and is owned here; its events come with the experiments.
 """
 
 from typing import Any, Final
@@ -9,6 +9,7 @@ from psycopg import Connection
 
 from domain.event import Event
 from domain.experiments import InferenceRecorded
+from domain.prompts import PromptTemplateActivated, PromptTemplateCreated
 from projections.batch import Batch
 from projections.copying import Inserts
 from sql import LIVE, queries
@@ -31,18 +32,25 @@ _INFERENCE_TYPES: Final = (
 
 
 class ExperimentsProjection:
-    """See `Projection`. A batch becomes one statement."""
+    """See `Projection`. A batch becomes at most three statements. Prompts are few: no COPY into bare tables.
+
+    That a prompt was retired has no column, and is asked of the log.
+    """
 
     name = "experiments"
     tables = ("experiments_inference", "experiments_experimentrun", "experiments_prompttemplate")
-    events: tuple[type[Event], ...] = (InferenceRecorded,)
+    events: tuple[type[Event], ...] = (InferenceRecorded, PromptTemplateCreated, PromptTemplateActivated)
 
     def __init__(self, schema: str = LIVE, *, bare: bool = False) -> None:
-        context = queries("experiments", schema=schema)
+        self._queries = context = queries("experiments", schema=schema)
         self._inferences = Inserts(context.put_inferences, context.load_inferences, _INFERENCE_TYPES, bare=bare)
 
     def project(self, conn: Connection[Any], batch: Batch) -> None:
         """See `Projection.project`."""
+        self._infer(conn, batch)
+        self._prompt(conn, batch)
+
+    def _infer(self, conn: Connection[Any], batch: Batch) -> None:
         recorded = batch.of(InferenceRecorded)
         if not recorded:
             return
@@ -66,3 +74,22 @@ class ExperimentsProjection:
                 "created_ats": [event.at for event in events],
             },
         )
+
+    def _prompt(self, conn: Connection[Any], batch: Batch) -> None:
+        activated = batch.of(PromptTemplateActivated)
+        active = activated[-1][1].version if activated else None
+        if active is not None:
+            # First: what is new is written once, as it is in the end.
+            self._queries.activate_prompt(conn, version=active)
+        created = batch.of(PromptTemplateCreated)
+        if created:
+            self._queries.put_prompts(
+                conn,
+                ids=[position for position, _ in created],
+                versions=[event.version for _, event in created],
+                bodies=[event.body for _, event in created],
+                descriptions=[event.description for _, event in created],
+                actives=[event.version == active for _, event in created],
+                created_ats=[event.at for _, event in created],
+                created_bys=[event.created_by for _, event in created],
+            )

@@ -27,7 +27,7 @@ _LOG: Final = queries("log")
 #: What holds several signs together as one, as a family of emoji is.
 _JOINER: Final = "\u200d"
 
-Kind = Literal["message", "tenant", "user", "connection", "inference"]
+Kind = Literal["message", "tenant", "user", "connection", "inference", "prompt"]
 
 
 class _Stream(msgspec.Struct, frozen=True):

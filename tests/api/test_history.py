@@ -20,7 +20,7 @@ from api.cli.main import app
 from api.cli.screen import CommandError
 from api.history import BIRTHS, SEALED, SECRET, HistoryEntry, HistoryReader
 from api.wiring import ReadSide, WriteSide, key_store
-from domain import authn, connections, experiments, messages, tenancy
+from domain import authn, connections, experiments, messages, prompts, tenancy
 from domain.event import event_types
 from domain.ports import Analysis
 from tests.support.spec import NOW
@@ -212,6 +212,33 @@ def test_what_an_event_speaks_of_is_named_by_its_row(settings: Settings, told: T
     shown = evosense(settings, "message", told.rows["message"])
     assert f"connection_id  {told.streams['connection']} (connection {told.rows['connection']})" in shown
     assert shown.splitlines()[-1] == f"inferences: {told.rows['inference']}"
+
+
+def test_the_prompts_have_one_history_by_the_id_of_any_version(settings: Settings, write: WriteSide) -> None:
+    world = World(1, tenants=0)
+    created = [
+        prompts.CreatePrompt(
+            at=NOW, version=version, body=f"corpo {version}", description="sigilosa", created_by="joana"
+        )
+        for version in ("v1", "v2")
+    ]
+    activate, retire = prompts.ActivatePrompt(at=NOW, version="v2"), prompts.RetirePrompt(at=NOW, version="v1")
+    last = record(write, [world.carry_out(prompts.prompt_templates(), *created, activate, retire)])
+    shown = [evosense(settings, "prompt", position, "--json") for position in (last - 3, last - 2)]
+    assert shown[0] == shown[1] == evosense(settings, "prompt", prompts.prompt_templates().id, "--json")
+    entries = json.loads(shown[0])
+    assert [entry["type"].rpartition(".")[2] for entry in entries] == [
+        "PromptTemplateCreated",
+        "PromptTemplateCreated",
+        "PromptTemplateActivated",
+        "PromptTemplateRetired",
+    ]
+    # Which prompt was in force is for an auditor without keys to see, and not who wrote it.
+    assert entries[0]["data"]["body"] == "corpo v1"
+    assert (entries[0]["data"]["description"], entries[0]["data"]["created_by"]) == (SEALED, SEALED)
+    assert entries[2]["data"] == {"version": "v2", "replaces": None}
+    with pytest.raises(CommandError, match=f"PromptTemplateRetired of prompt {last - 3}"):
+        evosense(settings, "prompt", last)
 
 
 def test_inferences_that_are_not_projected_yet(settings: Settings, harmed: Told) -> None:

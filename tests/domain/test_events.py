@@ -71,6 +71,7 @@ def test_personal_fields_are_the_ones_that_rule_6_names() -> None:
         "messages.MessageEdited": {"text"},
         "amendments.EditAnnounced": {"external_id", "text"},
         "amendments.DeletionAnnounced": {"external_id"},
+        "prompts.PromptTemplateCreated": {"description", "created_by"},
     }
 
 

@@ -39,7 +39,7 @@ from tests.support.world import World, repeatable, vector
 LOADING = "evosense_loading"
 TABLES = sorted(table for projection in all_projections() for table in projection.tables)
 #: What a batch may take at most: one statement for the rows of a table that are born in it, one for the others.
-MOST = {"tenancy": 2, "authn": 2, "connections": 3, "messages": 10, "experiments": 1, "billing": 0, "metrics": 4}
+MOST = {"tenancy": 2, "authn": 2, "connections": 3, "messages": 10, "experiments": 3, "billing": 0, "metrics": 4}
 
 Rows = dict[str, list[str]]
 
@@ -74,7 +74,7 @@ def appended(write: WriteSide, units: Sequence[Sequence[Event]]) -> list[Recorde
 def history(write: WriteSide) -> list[Recorded]:
     """Everything that can happen, in the log."""
     world = World(11)
-    world.rewrites = True
+    world.rewrites = world.prompts = True
     ana, rui = (authn.user(authn.user_id(f"{name}.11.0")) for name in ("ana", "rui"))
     shop = tenancy.tenant(world.tenants[1])
     change, at = tenancy.ChangeSubscription, NOW
@@ -242,7 +242,7 @@ def test_the_history_has_everything(history: list[Recorded], one_by_one: Rows) -
     """Or the comparisons above say little."""
     assert {type(event) for _, event in history} == set(event_types().values())
     empty = {table for table, rows in one_by_one.items() if not rows}
-    assert all(table.startswith(("billing_", "experiments_experimentrun", "experiments_prompt")) for table in empty)
+    assert all(table.startswith(("billing_", "experiments_experimentrun")) for table in empty)
     assert len(one_by_one["messages_embedding"]) > 20
     links = {(e.tenant_id, e.alias): at for at, e in reversed(history) if isinstance(e, LidLinked)}
     named = [(at, e) for at, e in history if isinstance(e, messages.MessageReceived)]

@@ -94,7 +94,7 @@ class Projections(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 9), steps=st.integers(0, 40))
     def begin(self, seed: int, steps: int) -> None:
         self.world = World(seed)
-        self.world.rewrites = True
+        self.world.rewrites = self.world.prompts = True
         self._record([*self.world.births(), *self.world.happen(steps)])
 
     @rule(steps=st.integers(1, 40))

@@ -106,6 +106,7 @@ class Ground:
         self.server: PostgresServer = start_postgres(home)
         self._key = SecretStr(MasterKey.generate_text())
         self._world = World(3)
+        self._world.prompts = True
         name = "history"
         self.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
         migrate(self.server.dsn_for(name), runtime_dsn=self.server.dsn_for(name, *_RUNTIME))

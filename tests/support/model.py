@@ -17,7 +17,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composable, Identifier
 
-from domain import authn, connections, embedding_models, experiments, messages, people, tenancy
+from domain import authn, connections, embedding_models, experiments, messages, people, prompts, tenancy
 from domain.event import Event
 from domain.message_keys import message_key_id
 from domain.ports import DIMENSIONS
@@ -93,6 +93,7 @@ class _Model:
         self._links: dict[int, Row] = {}
         self._keys: dict[int, Row] = {}
         self._inferences: dict[int, Row] = {}
+        self._prompts: dict[int, Row] = {}
         self._counted: dict[int, Row] = {}
         self._latencies: list[experiments.InferenceRecorded] = []
         self.projections: dict[str, Callable[[int, Event], None]] = {
@@ -114,7 +115,7 @@ class _Model:
             "connections_state": self._states.values(),
             "experiments_experimentrun": [],
             "experiments_inference": self._inferences.values(),
-            "experiments_prompttemplate": [],
+            "experiments_prompttemplate": self._prompts.values(),
             "messages_embedding": self._embeddings.values(),
             "messages_embeddingmodel": self._models.values(),
             "messages_message": self._named(),
@@ -325,6 +326,20 @@ class _Model:
                 "run_id": event.run_id,
                 "created_at": event.at,
             }
+
+        if isinstance(event, prompts.PromptTemplateCreated):
+            self._prompts[position] = {
+                "id": position,
+                "version": event.version,
+                "body": event.body,
+                "description": event.description,
+                "is_active": False,
+                "created_at": event.at,
+                "created_by": event.created_by,
+            }
+        if isinstance(event, prompts.PromptTemplateActivated):
+            for row in self._prompts.values():
+                row["is_active"] = row["version"] == event.version
 
     def _metric(self, position: int, event: Event) -> None:
         match event:

@@ -41,6 +41,7 @@ class System:
         self.write: WriteSide = write_side(settings)
         self.read: ReadSide = read_side(settings, batch=50)
         self.world = World(9, tenants=tenants)
+        self.world.prompts = True
         self.head = 0
 
     def grow(self, steps: int) -> int:

@@ -90,6 +90,7 @@ class System:
         self.write: WriteSide = write_side(settings)
         self.read: ReadSide = read_side(settings, batch=200)
         self.world = World(seed)
+        self.world.prompts = True
         self.head = 0
 
     def grow(self, steps: int, *, project: bool = True) -> int:

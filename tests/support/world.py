@@ -10,7 +10,7 @@ from uuid import UUID
 
 from adapters.event_store import Appended
 from api.wiring import WriteSide
-from domain import authn, connections, embedding_models, experiments, messages, people, tenancy
+from domain import authn, connections, embedding_models, experiments, messages, people, prompts, tenancy
 from domain.aggregate import Aggregate, Command
 from domain.event import Event
 from domain.message_keys import message_key_id
@@ -40,6 +40,9 @@ class World:
         self._linked: set[str] = set()
         #: Whether messages are edited and deleted, after which less is to be seen.
         self.rewrites = False
+        #: Whether versions of the prompt are created, activated and retired: by a chance of its own, beside the rest.
+        self.prompts = False
+        self._fortune = repeatable(seed + 2_000_003)
 
     def births(self) -> list[Unit]:
         """Each tenant with two users and two connections."""
@@ -86,7 +89,7 @@ class World:
             self._move: int(self.moves),
         }
         chosen = self._random.choices(list(kinds), list(kinds.values()), k=steps)
-        return [unit for step in chosen for unit in (step(), self._link()) if unit]
+        return [unit for step in chosen for unit in (step(), self._link(), self._prompt()) if unit]
 
     def carry_out(self, empty: Aggregate, *commands: Command) -> Unit:
         """What the commands lead to; the world remembers it."""
@@ -247,6 +250,26 @@ class World:
                 is_shadow=self._random.random() < 0.2,
             ),
         )
+
+    def _prompt(self) -> Unit:
+        if not self.prompts or self._fortune.random() > 0.05:
+            return ()
+        empty = prompts.prompt_templates()
+        state = self._states.get(empty.id, empty)
+        assert isinstance(state, prompts.PromptTemplates)
+        usable = [version for version, template in state.templates.items() if not template.retired]
+        idle = [version for version in usable if version != state.active]
+        chance = self._fortune.random()
+        if not idle or chance < 0.4:
+            number = len(state.templates) + 1
+            command: Command = prompts.CreatePrompt(
+                at=self._at, version=f"v{number}", body=f"corpo {number}", description="calorosa", created_by="ana"
+            )
+        elif chance < 0.8:
+            command = prompts.ActivatePrompt(at=self._at, version=self._fortune.choice(usable))
+        else:
+            command = prompts.RetirePrompt(at=self._at, version=self._fortune.choice(idle))
+        return self.carry_out(empty, command)
 
     def _log_in(self) -> Unit:
         return self.carry_out(authn.user(self._random.choice(self._users)), authn.RecordLogin(at=self._now()))
