@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Final, Literal, Protocol
 from uuid import UUID
 
+from api.answering import Answering
 from api.asking import Asks
 from api.backlog import Backlog, Claim, Earlier, Wants
 from api.commands import Intent, Outcome, Step
@@ -171,6 +172,7 @@ class Vectors:
         self._models = models
         self._count = count
         self._loader = Loader(write, owing)
+        self._answering = Answering(write.datastore)
         self._busy: set[UUID] = set()
 
     def room(self, tenant_id: UUID) -> tuple[int, float]:
@@ -255,7 +257,8 @@ class Vectors:
         return answer.vectors
 
     def _embedders(self, tenant_id: UUID) -> list[Embedder]:
-        return self._models.embedders_of(self._write.log.load(embedding_models(tenant_id)))
+        chosen = self._write.log.load(embedding_models(tenant_id))
+        return self._models.embedders_of(self._answering.filled([(tenant_id, chosen)])[tenant_id])
 
 
 def _has(state: Message, embedder: Embedder) -> bool:

@@ -8,7 +8,8 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 import nats.errors
@@ -23,8 +24,9 @@ from nats.js.errors import NotFoundError, ServiceUnavailableError
 from adapters import nats as jetstream
 from adapters.embeddings import Embedders
 from adapters.settings import Settings
+from api.active_prompt import ActivePrompt
 from api.analysis import MessageWorker
-from api.asking import Asks
+from api.asking import Asking, Asks
 from api.backlog import LEASE_S, Backlog
 from api.deferring import Deferring
 from api.draining import Drainer
@@ -196,10 +198,10 @@ async def run_worker(
 ) -> None:
     """The role `worker`: work until `stop` is set, with the configured models where none are given.
 
-    `asks`: how models behind servers are asked; where there are none, what an earlier configuration has left in the
-    backlog is answered by the analyser. `count`: who counts what embedding costs. `lease`: seconds after which another
-    worker takes what this one had in hand, where this one is gone. Raises `SettingsError` or `MasterKeyError` where the
-    configuration can't be used.
+    `asks`: how what waits in the backlog is answered; by the tenants' chains where neither it nor an analyser is given,
+    else by that analyser. `count`: who counts what embedding costs; the tenants' usage where nobody is given. `lease`:
+    seconds after which another worker takes what this one had in hand, where this one is gone. Raises `SettingsError`
+    or `MasterKeyError` where the configuration can't be used.
     """
     catalogue = Catalogue.of(settings)
     models = Models(analyser or catalogue.offline, Embedders(embedder) if embedder else catalogue.embedders)
@@ -212,9 +214,16 @@ async def run_worker(
     write = await connected(settings, stop)
     if write is None:
         return
-    try:
-        backlog = Backlog(write.datastore, lease=lease)
+    async with AsyncExitStack() as opened:
+        opened.push_async_callback(asyncio.to_thread, write.close)
+        opened.push_async_callback(catalogue.close)
+        if asks is None and analyser is None:
+            budget = settings.daily_budget_in_millionths
+            asks = asking = Asking(write, catalogue, ActivePrompt(write.log), write.usage, write.answers, budget)
+            opened.push_async_callback(asking.close)
         asks = asks or LocalAsks(models)
+        count = count or partial(write.usage.count, purpose="embedding")
+        backlog = Backlog(write.datastore, lease=lease)
         tries, delay = settings.worker_max_deliver, settings.worker_retry_delay
         deferring = Deferring(backlog, asks)
         messages = MessageWorker(write, models, max_deliver=tries, retry_delay=delay, deferring=deferring)
@@ -224,9 +233,6 @@ async def run_worker(
         async with asyncio.TaskGroup() as side_by_side:
             side_by_side.create_task(worker.run(stop))
             side_by_side.create_task(drainer.run(stop))
-    finally:
-        await catalogue.close()
-        await asyncio.to_thread(write.close)
 
 
 async def _raw(batch: NatsBatchMessage) -> list[Msg]:

@@ -221,7 +221,7 @@ def configured(*, start: bool, make: bool = False) -> Iterator[Settings]:
     """Settings with a database: the configured one, or this machine's embedded one.
 
     With `start` an embedded server that does not run is started for the time of the command; without it a
-    `CommandError` says how to. Where there is no installation, one is begun with `make` alone: `CommandError` otherwise.
+    `CommandError` says how to. Where there is no installation, `make` begins one; a `CommandError` without it.
     """
     settings = Settings.load()
     if settings.database_url is not None:

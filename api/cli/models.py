@@ -10,10 +10,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from adapters.migrations import require_current_schema
+from adapters.analysis.rendering import BUILT_IN
+from adapters.migrations import SchemaTooOld, require_current_schema
 from adapters.model_server import AnalyserServer
 from adapters.postgres import connect
 from adapters.settings import Settings
+from api.active_prompt import ActivePrompt
 from api.chains import OFFLINE, chain_of, is_served
 from api.cli.installation import configured
 from api.cli.screen import CommandError, console
@@ -23,7 +25,7 @@ from api.wiring import write_side
 from domain.errors import DomainError
 from domain.masking import mask
 from domain.model_choices import ModelChoice, model_choice
-from domain.ports import Analyser, Analysis, AnswerRefused, ModelUnavailable, Question, Usage
+from domain.ports import Analyser, Analysis, AnswerRefused, ModelUnavailable, Prompt, Question, Usage
 from sql import queries
 
 app = typer.Typer(help="The models that analyse and embed: list, test.", invoke_without_command=True)
@@ -59,7 +61,8 @@ def try_(
 ) -> None:
     """Ask an analyser about one message, and show its answer and what it took, or what is wrong.
 
-    Counts for no tenant's budget, and asks with the built-in prompt. Exits with 1 where there is no valid answer.
+    Counts for no tenant's budget, and asks with the prompt that is active; with the built-in one where no system runs.
+    Exits with 1 where there is no valid answer.
     """
     catalogue = Catalogue.of(Settings.load())
     known = [*(one.name for one in catalogue.served_analysers), OFFLINE]
@@ -69,7 +72,7 @@ def try_(
     masked = mask(text)
     console.print(f"asking [bold]{escape(wanted)}[/] about: {escape(masked)}", soft_wrap=True)
     try:
-        rows = asyncio.run(_asked(catalogue, wanted, masked))
+        rows = asyncio.run(_asked(catalogue, wanted, masked, _prompt()))
     except ModelUnavailable as error:
         retry = f" (try again in {error.retry_after:.0f} s)" if error.retry_after else ""
         raise CommandError(f"the analyser {wanted!r} can't be asked: {error}{retry}") from None
@@ -84,15 +87,26 @@ def try_(
     console.print(grid)
 
 
-async def _asked(catalogue: Catalogue, name: str, text: str) -> list[tuple[str, str]]:
-    from adapters.analysis.rendering import BUILT_IN  # noqa: PLC0415 - its template engine is for this alone
+def _prompt() -> Prompt:
+    try:
+        with configured(start=False) as settings:
+            require_current_schema(settings.runtime_dsn)
+            write = write_side(settings)
+            try:
+                return ActivePrompt(write.log).current()
+            finally:
+                write.close()
+    except (CommandError, SchemaTooOld):
+        return BUILT_IN  # a model can be tried before there is a system
 
+
+async def _asked(catalogue: Catalogue, name: str, text: str, prompt: Prompt) -> list[tuple[str, str]]:
     analyser = catalogue.analysers[name]
     try:
         if not is_served(analyser):
             return await _computed(cast(Analyser, analyser), text)
         question = Question(tenant_id=_NOBODY, message_id=_NOBODY, text=text)
-        answer = await analyser.ask(question, BUILT_IN)
+        answer = await analyser.ask(question, prompt)
     finally:
         await catalogue.close()
     told = _told(answer.model_name, answer.prompt_version, answer.analysis, answer.latency_ms)
