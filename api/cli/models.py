@@ -31,7 +31,7 @@ from sql import queries
 app = typer.Typer(help="The models that analyse and embed: list, test.", invoke_without_command=True)
 
 _USAGE: Final = queries("usage")
-_TENANTS: Final = b"SELECT id, name FROM evosense.tenancy_tenant ORDER BY name, id"
+_REEMBED: Final = queries("reembed")
 _SAMPLE: Final = "Bom dia! O bolo chegou amassado e ninguém me respondeu, quero meu dinheiro de volta."
 _NOBODY: Final = UUID(int=0)
 
@@ -154,7 +154,7 @@ def _servers(catalogue: Catalogue) -> Table:
 
 def _tenants(settings: Settings, catalogue: Catalogue) -> Table:
     with connect(settings.runtime_dsn, "evosense_projector") as conn:
-        tenants = conn.execute(_TENANTS).fetchall()
+        tenants = list(_REEMBED.tenants(conn, wanted=None))
     write = write_side(settings)
     try:
         states = write.log.load_many([model_choice(row["id"]) for row in tenants])
