@@ -16,7 +16,7 @@ from api.backlog import Backlog, Claim, Order
 from api.lanes import Analyses, Counts, Lane, Vectors
 from api.models import Models
 from api.owing import Owing
-from api.parking import PASSING
+from api.parking import PASSING, reason_of
 from api.relay import wait_any
 from api.wiring import WriteSide
 
@@ -95,7 +95,13 @@ class Drainer:
             last = self._last.get(lane, UUID(int=0))
             tenants = [t for t in tenants if t > last] + [t for t in tenants if t <= last]
             for place, tenant_id in enumerate(tenants):
-                room, wait = await asyncio.to_thread(lane.room, tenant_id)
+                try:
+                    room, wait = await asyncio.to_thread(lane.room, tenant_id)
+                except PASSING:
+                    raise
+                except Exception as error:  # such as choices that can't be opened: they must not stop other tenants
+                    _log.error("messages of the tenant %s can't be asked about: %s", tenant_id, reason_of(error))
+                    continue
                 room = min(room, _MOST - len(self._owing.claims))
                 if wait > 0:
                     seconds = min(seconds, max(wait, _BREATH_S))
@@ -119,10 +125,15 @@ class Drainer:
     async def _work(self, lane: Lane, tenant_id: UUID, claims: list[Claim]) -> None:
         try:
             await lane.work(tenant_id, claims)
-        except Exception:
-            _log.exception("messages of the backlog could not be settled")
-            # Not renewed any more: they come back when the lease has run out.
-            self._owing.drop(claims)
+        except Exception as error:
+            left = [claim for claim in claims if claim in self._owing.claims]
+            if len(claims) > 1:
+                # So that no message fails its neighbours, each time that the lease has run out. What is in the log by
+                # now is not asked about again.
+                for claim in left:
+                    await self._work(lane, tenant_id, [claim])
+            elif left:
+                await self._owing.unsettled(left[0], error)
 
     async def _keep(self) -> None:
         """Renew the leases of what is in hand, for as long as this runs."""

@@ -4,7 +4,6 @@ Whichever of the two there is, is recorded at once; the other one stays queued, 
 """
 
 import asyncio
-import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final, Literal, Protocol
@@ -27,8 +26,6 @@ from domain.ports import AnswerRefused, Embedder, ModelUnavailable, Question, Se
 #: Texts that an embedder is given at once, and tenants whose texts are on their way at once.
 _BATCH: Final = 64
 _BATCHES: Final = 4
-
-_log = logging.getLogger(__name__)
 
 
 class Counts(Protocol):
@@ -111,10 +108,8 @@ class Analyses:
     async def _one(self, claim: Claim, state: Message, earlier: tuple[str, ...]) -> None:
         try:
             await self._ask(claim, state, earlier)
-        except Exception:
-            _log.exception("the event at position %d could not be settled", claim.position)
-            # Not renewed any more: it comes back when its lease has run out.
-            self._owing.drop([claim])
+        except Exception as error:
+            await self._owing.unsettled(claim, error)
 
     async def _ask(self, claim: Claim, state: Message, earlier: tuple[str, ...]) -> None:
         question = Question(

@@ -81,6 +81,18 @@ class Owing:
             await patiently(self._backlog.postpone, {claim: self._retry_delay}, reason_of(error), failed=True)
         self.drop([claim])
 
+    async def unsettled(self, claim: Claim, error: Exception) -> None:
+        """Something broke on the way. An attempt, too: one that nobody counts would come back, and be paid, for ever.
+
+        Raises nothing.
+        """
+        try:
+            await self.failed(claim, error)
+        except Exception as why:
+            _log.error("the event at position %d can't be settled: %s", claim.position, reason_of(why))
+            # Not renewed any more: it comes back when its lease has run out.
+            self.drop([claim])
+
 
 async def patiently(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call in a thread, as often as it takes the database to be there again."""

@@ -17,12 +17,13 @@ from adapters.settings import Settings
 from api.backlog import Backlog, Order
 from api.deferring import Deferring
 from api.draining import Drainer
+from api.lanes import Analyses
 from api.local_asks import LocalAsks
 from api.models import Models
 from api.understanding import Understanding
 from api.wiring import WriteSide
 from domain.experiments import InferenceRecorded
-from domain.messages import DeleteMessage, EditMessage, MessageAnalyzed, MessageEmbedded, message
+from domain.messages import DeleteMessage, EditMessage, Message, MessageAnalyzed, MessageEmbedded, message
 from domain.ports import Analysis, Embedder
 from tests.support.model_faults import raw, slow, status
 from tests.support.openai_server import ModelServer, openai_server
@@ -262,7 +263,7 @@ async def test_either_answer_is_recorded_while_the_other_model_is_out(bench: Ben
         elsewhere = WireAsks(away)
         async with bench.draining(asks=elsewhere):
             await until(lambda: bench.kinds(stream) == {MessageEmbedded: 1}, "the vector is there")
-            assert [row[1] for row in bench.rows()] == ["analysis"]
+            await until(lambda: [row[1] for row in bench.rows()] == ["analysis"], "the vector is not owed any more")
             away.up()
             await bench.until_drained()
         await elsewhere.close()
@@ -359,6 +360,55 @@ async def test_an_error_of_the_server_is_no_attempt(bench: Bench) -> None:
         await bench.until_drained()
     assert bench.kinds(stream)[MessageAnalyzed] == 1
     assert len(bench.asked()) == 3
+
+
+async def test_what_breaks_on_the_way_is_an_attempt_of_its_message_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither finding earlier texts nor recording may send the same batch around for ever."""
+    poison, good = await bench.bring(["Não leiam isto", TEXTS[0]])
+    earlier = Analyses._earlier
+
+    def breaks(lane: Analyses, tenant_id: UUID, states: Sequence[Message]) -> dict[UUID, tuple[str, ...]]:
+        if any(state.id == poison for state in states):
+            raise ValueError("quotes a message")
+        return earlier(lane, tenant_id, states)
+
+    monkeypatch.setattr(Analyses, "_earlier", breaks)
+    async with bench.draining():
+        await bench.until_drained()
+    assert bench.parked() == {poison: "ValueError"}
+    assert bench.kinds(good)[MessageAnalyzed] == 1
+
+
+async def test_an_answer_that_cannot_be_recorded_is_not_asked_for_for_ever(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: Any) -> list[Any]:
+        raise ValueError("quotes a message")
+
+    (stream,) = await bench.bring([TEXTS[0]])
+    monkeypatch.setattr(bench.write.commands, "handle_many", breaks)
+    async with bench.draining():
+        await bench.until_drained()
+    assert bench.parked() == {stream: "ValueError"}
+    assert len(bench.asked()) == 3
+
+
+async def test_a_tenant_that_cannot_be_asked_about_stops_no_other(bench: Bench) -> None:
+    broken = bench.a_tenant()
+    (stuck,) = await bench.bring([TEXTS[0]], tenant=broken)
+    (good,) = await bench.bring([TEXTS[1]])
+
+    class Locked(_Between):
+        def wait(self, tenant_id: UUID) -> float:
+            if tenant_id == self._victim:
+                raise ValueError("its choices can't be opened")
+            return bench.asks.wait(tenant_id)
+
+    async with bench.draining(asks=Locked(bench.asks, broken)):
+        await until(lambda: bench.kinds(good)[MessageAnalyzed] == 1, "the other one is answered")
+    assert [row[0] for row in bench.rows()] == [stuck]
 
 
 def _edit(bench: Bench, stream: UUID, text: str) -> None:
