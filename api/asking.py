@@ -92,6 +92,9 @@ class Asking(Asks):
 
     def served(self, tenant_id: UUID) -> bool:
         """See `Asks`. Not where the budget is nothing at all; where it is spent, the offline analyser is asked here."""
+        if not any(map(is_served, self._configured.analysers.values())):
+            # The stream asks for each tenant of each batch: where nothing is behind a server, the log is spared it.
+            return False
         chain = self._chains.of(tenant_id)
         return chain.daily_budget != 0 and is_served(self._configured.analysers[chain.names[0]])
 
