@@ -132,7 +132,7 @@ class Understanding:
         Analyses of tenants that are not `served`, and vectors of the embedders that are here.
         """
         analyses, latency_ms = await self._models.analyse(
-            [state for state in states if state.tenant_id not in served and not self._models.analysed(state)]
+            [state for state in states if state.tenant_id not in served and not self._analysed(state)]
         )
         here = {tenant: [one for one in of_tenant if not is_served(one)] for tenant, of_tenant in embedders.items()}
         vectors = await self._models.embed(states, here)
@@ -151,6 +151,14 @@ class Understanding:
             if commands:
                 intents[state.id] = Intent((Step(message(state.id), tuple(commands)), *steps))
         return intents
+
+    def _analysed(self, state: Message) -> bool:
+        """Whether nothing is to be asked about its text.
+
+        As in `api.deferring`, what any model has answered stays: an event that is delivered once more must not put the
+        offline analysis in the place of one that a server gave, when the tenant has left that server since.
+        """
+        return self._models.analysed(state) or (self._deferring is not None and state.analyzed_by is not None)
 
     def _answer(self, analysis: Analysis, latency_ms: int) -> Answer:
         analyser = self._models.analyser

@@ -76,7 +76,7 @@ class Bench:
         await self.deliver(ids)
         return ids
 
-    async def deliver(self, ids: Sequence[UUID]) -> None:
+    async def deliver(self, ids: Sequence[UUID], asks: Any = None) -> None:
         """The last event of each message that says what its text is."""
         envelopes = []
         for stream in ids:
@@ -91,7 +91,7 @@ class Bench:
                     type_version=1,
                 )
             )
-        understanding = Understanding(self.write, self.models, Deferring(self.backlog, self.asks))
+        understanding = Understanding(self.write, self.models, Deferring(self.backlog, asks or self.asks))
         assert await understanding.reach(envelopes) == [None] * len(envelopes)
 
     @asynccontextmanager
@@ -351,6 +351,18 @@ async def test_what_a_server_was_to_answer_is_answered_here_when_there_is_none_a
     async with bench.draining(asks=LocalAsks(bench.models)):
         await bench.until_drained()
     assert [inferred.model_name for inferred in bench.inferences(stream)] == ["here"]
+
+
+async def test_what_a_server_answered_stays_when_it_is_delivered_again_to_a_tenant_without_one(bench: Bench) -> None:
+    ids = await bench.bring([TEXTS[0]])
+    async with bench.draining():
+        await bench.until_drained()
+    here = LocalAsks(bench.models)
+    await bench.deliver(ids, here)
+    assert bench.kinds(ids[0])[MessageAnalyzed] == 1
+    _edit(bench, ids[0], "Agora é outra coisa")
+    await bench.deliver(ids, here)
+    assert bench.kinds(ids[0])[MessageAnalyzed] == 2, "another text is analysed, by the model that is here"
 
 
 async def test_an_error_of_the_server_is_no_attempt(bench: Bench) -> None:
