@@ -73,9 +73,9 @@ class AnswerCache:
         self._added: Counter[UUID] = Counter()
         self._cleared: datetime | None = None
 
-    def key(self, question: Question, model_name: str, template_hash: str, prompt: Prompt) -> bytes:
-        """What an answer is found by: 32 bytes. Raises `VaultError`."""
-        parts = (model_name, prompt.version, template_hash, str(question.from_me), question.text)
+    def key(self, question: Question, server: str, model_name: str, template_hash: str, prompt: Prompt) -> bytes:
+        """What an answer is found by: 32 bytes. `server`: as the configuration calls it. Raises `VaultError`."""
+        parts = (server, model_name, prompt.version, template_hash, str(question.from_me), question.text)
         # A length before each part: no two questions have one key.
         told = "".join(f"{len(part)}:{part}" for part in parts)
         return bytes.fromhex(self._vault.key(question.tenant_id).pseudonym(f"answer {told}"))

@@ -194,7 +194,9 @@ class Asking(Asks):
         """From the cache, or of somebody who asks the very same just now, or asked."""
         if not cacheable(question):
             return await self._ask(one, question, prompt)
-        key = await asyncio.to_thread(self._cache.key, question, one.model_name, one.template_hash(prompt), prompt)
+        key = await asyncio.to_thread(
+            self._cache.key, question, one.name, one.model_name, one.template_hash(prompt), prompt
+        )
         place = _Place(question.tenant_id, one.model_name, key)
         flight = self._flights.get(place)
         if flight is not None:

@@ -21,11 +21,21 @@ from api.wiring import WriteSide
 from domain.embedding_models import embedding_models
 from domain.errors import DomainError, NotFound
 from domain.messages import EmbedMessage, Message, message
-from domain.ports import AnswerRefused, Embedder, ModelUnavailable, Question, ServedEmbedder, Usage
+from domain.ports import (
+    AnswerRefused,
+    Embedder,
+    ModelUnavailable,
+    Question,
+    ServedEmbedder,
+    Usage,
+    VectorsDoNotFit,
+)
 
 #: Texts that an embedder is given at once, and tenants whose texts are on their way at once.
 _BATCH: Final = 64
 _BATCHES: Final = 4
+#: Seconds for which an embedder whose vectors can't be stored is left alone.
+_MISFIT_S: Final = 60.0
 
 
 class Counts(Protocol):
@@ -199,6 +209,10 @@ class Vectors:
             vectors = await self._vectors(tenant_id, embedder, [state.text for state in states.values()])
         except ModelUnavailable as error:
             await self._owing.unavailable(claims, error, _wait(embedder))
+            return set(claims)
+        except VectorsDoNotFit as error:
+            # The model is another one by now, or was never of use: for an operator, and no fault of any message.
+            await self._owing.unavailable(claims, ModelUnavailable(str(error), _MISFIT_S), _MISFIT_S)
             return set(claims)
         except PASSING as error:
             await self._owing.unasked(claims, error)

@@ -155,6 +155,10 @@ class AnswerRefused(DomainError):
         self.usage = usage or Usage()
 
 
+class VectorsDoNotFit(AnswerRefused):
+    """An embedder's vectors have a size that can't be stored. The text names the model and what can be done."""
+
+
 class ServedAnalyser(Protocol):
     """An analyser behind a server, with its own limits on how it may be asked."""
 

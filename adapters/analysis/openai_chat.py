@@ -87,7 +87,7 @@ class OpenAIChat:
 
     def envelope(self, prompt: Rendered) -> bytes:
         """See `Transport.envelope`."""
-        return msgspec.json.encode(self._request([_turn("system", prompt.system)]), order="deterministic")
+        return self._envelope(prompt, self._form, self._settings)
 
     async def complete(self, question: Question, prompt: Rendered, wrong: Wrong | None) -> Completion:
         """See `Transport.complete`. Raises `AnswerRefused` where the model will not answer, or can't."""
@@ -97,10 +97,11 @@ class OpenAIChat:
             # no two turns of the user in a row.
             turns += [_turn("assistant", "{}"), _turn("user", framing.complaint(wrong))]
 
-        async def call(seconds: float) -> _Answer:
+        async def call(seconds: float) -> tuple[_Answer, _Form, dict[str, float]]:
             return await self._asked(turns, seconds)
 
-        return self._read(await self._gate.run(call))
+        answer, form, settings = await self._gate.run(call)
+        return self._read(answer, self._envelope(prompt, form, settings))
 
     def wait(self) -> float:
         """See `Transport.wait`."""
@@ -118,22 +119,26 @@ class OpenAIChat:
         """See `Transport.close`."""
         await self._client.close()
 
-    def _request(self, turns: list[dict[str, str]]) -> dict[str, Any]:
-        return {"model": self._server.model, "messages": turns, **self._settings, **_FORMS[self._form]}
+    def _envelope(self, prompt: Rendered, form: _Form, settings: dict[str, float]) -> bytes:
+        request = self._request([_turn("system", prompt.system)], form, settings)
+        return msgspec.json.encode(request, order="deterministic")
 
-    async def _asked(self, turns: list[dict[str, str]], seconds: float) -> _Answer:
-        """Ask, and once more for each thing that the server does not know."""
+    def _request(self, turns: list[dict[str, str]], form: _Form, settings: dict[str, float]) -> dict[str, Any]:
+        return {"model": self._server.model, "messages": turns, **settings, **_FORMS[form]}
+
+    async def _asked(self, turns: list[dict[str, str]], seconds: float) -> tuple[_Answer, _Form, dict[str, float]]:
+        """Ask, and once more for each thing that the server does not know; with the form that was answered."""
         while True:
             form, settings = self._form, self._settings
             try:
-                answer = await self._client.completion(self._request(turns), seconds, _Answer)
+                answer = await self._client.completion(self._request(turns, form, settings), seconds, _Answer)
             except Fault as fault:
                 # What another call has changed in the meantime needs only to be tried.
                 if (form, settings) == (self._form, self._settings) and not self._made_do(fault):
                     raise
             else:
                 self._accepted = self._accepted or form == self._form
-                return answer
+                return answer, form, settings
 
     def _made_do(self, fault: Fault) -> bool:
         """Leave out what the server does not know. Return whether that was possible."""
@@ -159,7 +164,7 @@ class OpenAIChat:
             return True
         return False
 
-    def _read(self, answer: _Answer) -> Completion:
+    def _read(self, answer: _Answer, sent: bytes) -> Completion:
         usage = answer.usage or _Usage()
         read, written = counted(usage.prompt_tokens), counted(usage.completion_tokens)
         choice = answer.choices[0] if answer.choices else _Choice(_Message())
@@ -173,7 +178,7 @@ class OpenAIChat:
                 "`max_output_tokens`",
                 usage_of(self._server, read, written),
             )
-        return Completion(text, read, written)
+        return Completion(text, read, written, sent)
 
 
 def _turn(role: str, content: str) -> dict[str, str]:

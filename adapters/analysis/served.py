@@ -75,7 +75,7 @@ class Served:
                 analysis=analysis,
                 model_name=self._server.model,
                 prompt_version=rendered.version,
-                template_hash=self._hash(rendered),
+                template_hash=self._hash(rendered, completion.sent),
                 latency_ms=min(max(0, round((time.monotonic() - started) * 1000)), _MAX_COUNT),
                 usage=usage,
             )
@@ -85,9 +85,9 @@ class Served:
         """See `ServedAnalyser`."""
         await self._transport.close()
 
-    def _hash(self, rendered: Rendered) -> str:
+    def _hash(self, rendered: Rendered, sent: bytes | None = None) -> str:
         # Anew each time: a transport leaves out what its server turns out not to know.
-        return hashlib.sha256(self._transport.envelope(rendered)).hexdigest()
+        return hashlib.sha256(self._transport.envelope(rendered) if sent is None else sent).hexdigest()
 
 
 def served_analyser(server: AnalyserServer) -> Served:

@@ -9,11 +9,15 @@ from domain.ports import Question
 
 
 class Completion(msgspec.Struct, frozen=True):
-    """What a server answered, unread, and the tokens that it counted (0 where it counts none)."""
+    """What a server answered, unread, and the tokens that it counted (0 where it counts none).
+
+    `sent`: the envelope of this very call, where the transport's may have changed meanwhile; None where it can't.
+    """
 
     text: str
     input_tokens: int
     output_tokens: int
+    sent: bytes | None = None
 
 
 class Wrong(msgspec.Struct, frozen=True):

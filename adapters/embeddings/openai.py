@@ -14,7 +14,7 @@ from adapters.model_server.client import OpenAIServer
 from adapters.model_server.counting import counted, usage_of
 from adapters.model_server.faults import Fault
 from adapters.model_server.gate import Gate, GateState
-from domain.ports import DIMENSIONS, AnswerRefused, Embedded, Usage
+from domain.ports import DIMENSIONS, AnswerRefused, Embedded, Usage, VectorsDoNotFit
 
 #: Characters of a text that are sent. What is too long for a model all the same is halved, down to so many.
 MAX_CHARACTERS: Final = 8000
@@ -28,10 +28,6 @@ _MAX_VECTOR: Final = 4096 * 24
 _NOTHING: Final = "."
 
 Vector = npt.NDArray[np.float64]
-
-
-class VectorsDoNotFit(AnswerRefused):
-    """The model's vectors have a size that can't be stored. The text names the model and what can be done."""
 
 
 class _Item(msgspec.Struct):

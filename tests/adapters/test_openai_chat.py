@@ -283,6 +283,19 @@ async def test_a_server_without_schemas_is_asked_more_simply_and_it_is_said_once
     assert json.loads(chat.envelope(PROMPT)) == {**body, "messages": body["messages"][:1]}
 
 
+async def test_an_answer_comes_with_the_form_that_it_was_asked_in_whatever_became_of_it_meanwhile(
+    server: ModelServer, chat: OpenAIChat
+) -> None:
+    server.knows = frozenset({"json_schema", "json_object", "text"})
+    server.hold()
+    first = asyncio.create_task(ask(chat))
+    await asyncio.to_thread(server.wait_for, 1)
+    asked_in = chat.envelope(PROMPT)
+    chat._form = "text"  # another call has found out that the server knows no more
+    server.release()
+    assert (await first).sent == asked_in != chat.envelope(PROMPT)
+
+
 async def test_parameters_that_a_server_refuses_are_left_out(server: ModelServer, chat: OpenAIChat) -> None:
     server.script(
         faults.status(400, message="Use max_completion_tokens.", code="unsupported_parameter", param="max_tokens"),

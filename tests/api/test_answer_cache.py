@@ -58,7 +58,7 @@ def question(tenant_id: UUID, text: str = "bom dia, é a Maria", **fields: Any) 
 
 
 def key_of(cache: AnswerCache, asked: Question) -> bytes:
-    return cache.key(asked, "m-1", "h" * 64, PROMPT)
+    return cache.key(asked, "srv", "m-1", "h" * 64, PROMPT)
 
 
 def kept(cache: AnswerCache, tenant_id: UUID, text: str = "bom dia, é a Maria") -> bytes:
@@ -91,13 +91,14 @@ def test_an_answer_comes_back_and_costs_nothing(cache: AnswerCache, other: Answe
 @pytest.mark.parametrize(
     "changed",
     [
-        lambda cache, asked: cache.key(replace(asked, text=asked.text + " "), "m-1", "h" * 64, PROMPT),
-        lambda cache, asked: cache.key(replace(asked, from_me=True), "m-1", "h" * 64, PROMPT),
-        lambda cache, asked: cache.key(asked, "m-2", "h" * 64, PROMPT),
-        lambda cache, asked: cache.key(asked, "m-1", "g" * 64, PROMPT),
-        lambda cache, asked: cache.key(asked, "m-1", "h" * 64, Prompt("p-2", "corpo")),
+        lambda cache, asked: cache.key(replace(asked, text=asked.text + " "), "srv", "m-1", "h" * 64, PROMPT),
+        lambda cache, asked: cache.key(replace(asked, from_me=True), "srv", "m-1", "h" * 64, PROMPT),
+        lambda cache, asked: cache.key(asked, "srv", "m-2", "h" * 64, PROMPT),
+        lambda cache, asked: cache.key(asked, "other", "m-1", "h" * 64, PROMPT),
+        lambda cache, asked: cache.key(asked, "srv", "m-1", "g" * 64, PROMPT),
+        lambda cache, asked: cache.key(asked, "srv", "m-1", "h" * 64, Prompt("p-2", "corpo")),
         # The same letters, cut elsewhere.
-        lambda cache, asked: cache.key(asked, "m-", "1" + "h" * 64, PROMPT),
+        lambda cache, asked: cache.key(asked, "srv", "m-", "1" + "h" * 64, PROMPT),
     ],
 )
 def test_what_shapes_the_answer_is_in_the_key(

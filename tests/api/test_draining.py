@@ -255,6 +255,19 @@ async def test_vectors_come_in_batches_and_a_wrong_one_harms_nobody(bench: Bench
     assert [len(request.json["input"]) for request in bench.server.requests] == [4, 1, 1, 1, 1]
 
 
+async def test_vectors_of_the_wrong_size_park_no_message(bench: Bench) -> None:
+    embedder = bench.embedder = WireEmbedder(bench.server)
+    bench.asks.tenants = set()
+    embedder.misfits = True
+    ids = await bench.bring(TEXTS)
+    async with bench.draining():
+        await until(lambda: all(row[4] for row in bench.rows()), "all of them know why they wait")
+    assert [(row[1], row[2], row[4]) for row in bench.rows()] == [("vectors", 0, "vectors of 1024 numbers")] * 4
+    assert not bench.parked()
+    assert [len(request.json["input"]) for request in bench.server.requests] == [4]
+    assert [bench.kinds(stream)[MessageEmbedded] for stream in ids] == [0, 0, 0, 0]
+
+
 async def test_either_answer_is_recorded_while_the_other_model_is_out(bench: Bench) -> None:
     bench.embedder = WireEmbedder(bench.server)
     (stream,) = await bench.bring(["Bom dia"])

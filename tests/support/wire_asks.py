@@ -10,7 +10,7 @@ from uuid import UUID
 
 import httpx
 
-from domain.ports import Analysis, Answer, AnswerRefused, Embedded, ModelUnavailable, Question, Usage
+from domain.ports import Analysis, Answer, AnswerRefused, Embedded, ModelUnavailable, Question, Usage, VectorsDoNotFit
 from tests.support.openai_server import ModelServer
 
 #: Seconds for which a server that did not answer is left alone.
@@ -98,6 +98,7 @@ class WireEmbedder(_Wire):
     def __init__(self, server: ModelServer) -> None:
         super().__init__(server, 5.0)
         self.refuses: set[str] = set()
+        self.misfits = False
 
     def wait(self) -> float:
         return self.left()
@@ -107,6 +108,8 @@ class WireEmbedder(_Wire):
 
     async def embed_counted(self, texts: Sequence[str]) -> Embedded:
         answer = await self._post("/v1/embeddings", {"model": "m", "input": list(texts)})
+        if self.misfits:
+            raise VectorsDoNotFit("vectors of 1024 numbers")
         if self.refuses.intersection(texts):
             raise AnswerRefused("a vector of zeros")
         vectors = [array.array("f", one["embedding"]).tobytes() for one in answer.json()["data"]]
