@@ -86,13 +86,18 @@ class Webhook:
         await self._http.aclose()
 
     def _read(self, content: bytes) -> Completion:
-        """The answer out of what n8n may have put around it. Raises `Fault` where it is no JSON: that is no flow."""
+        """The answer out of what n8n may have put around it. Raises `Fault` for a page or nothing: that is no flow."""
         try:
             said = msgspec.json.decode(content)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise Fault(
-                "broken", f"the webhook at {self._http.host} answers with something that is not JSON: {_ABSENT}"
-            ) from None
+            text = content.decode("utf-8", "replace").strip()
+            if not text or text.startswith("<"):
+                raise Fault(
+                    "broken", f"the webhook at {self._http.host} answers with something that is not JSON: {_ABSENT}"
+                ) from None
+            # What a model wrote, passed on as it was: it may be of use, or is asked for once more. A message that has a
+            # model write something else must not make the whole server look as if it were down.
+            return Completion(text, 0, 0)
         if isinstance(said, list) and len(said) == 1:
             said = said[0]
         usage: Any = {}

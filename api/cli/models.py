@@ -165,6 +165,8 @@ def _tenants(settings: Settings, catalogue: Catalogue) -> Table:
         write.close()
     title = f"tenants, {today()} (UTC)"
     table = Table("tenant", "asked", "calls", "cached", "tokens in", "out", "cost", "budget", title=title)
+    for column in table.columns[1:]:
+        column.overflow = "fold"  # on a narrow screen a figure goes on below, and is not cut off
     for column in table.columns[2:]:
         column.justify = "right"
     names = [server.name for server in catalogue.servers if isinstance(server, AnalyserServer)]

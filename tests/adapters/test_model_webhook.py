@@ -140,7 +140,6 @@ async def test_what_passes_is_asked_again(server: ModelServer, webhook: Webhook,
     ("fault", "reason"),
     [
         (faults.status(404), "is the flow active"),
-        (faults.invalid_json(), "not JSON"),
         (faults.page(), "not JSON"),
         (faults.raw(b""), "not JSON"),
         (faults.redirect("http://127.0.0.1:9/"), "redirect"),
@@ -153,6 +152,15 @@ async def test_what_does_not_pass_is_unavailable(
     with pytest.raises(ModelUnavailable, match=reason):
         await ask(webhook)
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("text", ["Claro! Aqui está: tudo certo.", '{"summary": "Cliente pergunta'])
+async def test_what_a_model_wrote_is_passed_on_unread_and_opens_no_breaker(
+    server: ModelServer, webhook: Webhook, text: str
+) -> None:
+    server.script(*[faults.raw(text.encode())] * 8)
+    assert [(await ask(webhook)).text for _ in range(8)] == [text] * 8
+    assert webhook.state().breaker == "closed"
 
 
 async def test_a_huge_answer_is_refused(server: ModelServer, webhook: Webhook) -> None:
