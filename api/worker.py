@@ -24,7 +24,6 @@ from nats.js.errors import NotFoundError, ServiceUnavailableError
 from adapters import nats as jetstream
 from adapters.embeddings import Embedders
 from adapters.settings import Settings
-from api.active_prompt import ActivePrompt
 from api.analysis import MessageWorker
 from api.asking import Asking, Asks
 from api.backlog import LEASE_S, Backlog
@@ -218,6 +217,8 @@ async def run_worker(
         opened.push_async_callback(asyncio.to_thread, write.close)
         opened.push_async_callback(catalogue.close)
         if asks is None and analyser is None:
+            from api.active_prompt import ActivePrompt  # noqa: PLC0415 - its template engine is for this role alone
+
             budget = settings.daily_budget_in_millionths
             asks = asking = Asking(write, catalogue, ActivePrompt(write.log), write.usage, write.answers, budget)
             opened.push_async_callback(asking.close)

@@ -10,12 +10,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from adapters.analysis.rendering import BUILT_IN
 from adapters.migrations import SchemaTooOld, require_current_schema
 from adapters.model_server import AnalyserServer
 from adapters.postgres import connect
 from adapters.settings import Settings
-from api.active_prompt import ActivePrompt
 from api.chains import OFFLINE, chain_of, is_served
 from api.cli.installation import configured
 from api.cli.screen import CommandError, console
@@ -88,6 +86,10 @@ def try_(
 
 
 def _prompt() -> Prompt:
+    # Here, as their template engine is for this alone.
+    from adapters.analysis.rendering import BUILT_IN  # noqa: PLC0415
+    from api.active_prompt import ActivePrompt  # noqa: PLC0415
+
     try:
         with configured(start=False) as settings:
             require_current_schema(settings.runtime_dsn)

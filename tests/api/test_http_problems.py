@@ -115,10 +115,10 @@ def test_a_body_beyond_all_measure(system: System) -> None:
 def test_what_nobody_foresaw_is_logged_without_content_and_not_shown(
     system: System, admin: Account, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(texts: Any) -> Any:
-        raise RuntimeError(f"could not embed {texts}")
+    async def broken(*_: Any) -> Any:
+        raise RuntimeError(f"could not look for {SECRET}")
 
-    monkeypatch.setattr(type(system.services.embedder), "embed", staticmethod(broken))
+    monkeypatch.setattr("api.search._model_of", broken)
     answer = system.client.get("/api/v1/search", params={"q": SECRET}, headers=admin.headers)
     told = problem(system, answer, 500)
     assert told["detail"] == "something went wrong on our side; it was logged"
