@@ -16,7 +16,6 @@ import uvicorn
 from adapters.migrations import require_current_schema
 from adapters.settings import Settings
 from adapters.telemetry import configure_logging
-from api.app import create_app
 from api.cli.direct import directly
 from api.cli.installation import configured
 from api.cli.links import show_links
@@ -37,6 +36,8 @@ def api(supervised: Supervised = False) -> None:
     settings = _begin(supervised)
     asyncio.run(probe_at_start(settings))
     catalogue = Catalogue.of(settings)
+    from api.app import create_app  # noqa: PLC0415 - with the template engine, for this role alone
+
     app = create_app(build_services(settings, *catalogue.embedders, close=catalogue.close))
     config = uvicorn.Config(
         app,
