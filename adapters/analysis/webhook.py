@@ -91,7 +91,7 @@ class Webhook:
             said = msgspec.json.decode(content)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             text = content.decode("utf-8", "replace").strip()
-            if not text or text.startswith("<"):
+            if not text or (text.startswith("<") and not text.startswith("<think>")):
                 raise Fault(
                     "broken", f"the webhook at {self._http.host} answers with something that is not JSON: {_ABSENT}"
                 ) from None

@@ -154,7 +154,9 @@ async def test_what_does_not_pass_is_unavailable(
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("text", ["Claro! Aqui está: tudo certo.", '{"summary": "Cliente pergunta'])
+@pytest.mark.parametrize(
+    "text", ["Claro! Aqui está: tudo certo.", "<think>Hm.</think> {}", '{"summary": "Cliente pergunta']
+)
 async def test_what_a_model_wrote_is_passed_on_unread_and_opens_no_breaker(
     server: ModelServer, webhook: Webhook, text: str
 ) -> None:

@@ -50,6 +50,7 @@ MODELS = {
     "EVOSENSE_EMBEDDING_URL",
     "EVOSENSE_ANALYSERS",
     "EVOSENSE_MODELS_FILE",
+    "EVOSENSE_DAILY_BUDGET",
 }
 ASKS_MODELS = ("api", "worker")
 #: What HTTP libraries read, and no setting of ours.
