@@ -212,7 +212,7 @@ class Vectors:
             return set(claims)
         except VectorsDoNotFit as error:
             # The model is another one by now, or was never of use: for an operator, and no fault of any message.
-            await self._owing.unavailable(claims, ModelUnavailable(str(error), _MISFIT_S), _MISFIT_S)
+            await self._owing.unavailable(claims, ModelUnavailable(str(error), _MISFIT_S), 0.0)
             return set(claims)
         except PASSING as error:
             await self._owing.unasked(claims, error)

@@ -38,6 +38,9 @@ PIX: Final = "[PIX]"
 
 # ------------------------------------------------------------------------------------------------ detection
 
+#: Those of ASCII that nobody sees: the rest of it is folded to itself.
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+
 #: First and one-past-last index into the folded text.
 Span = tuple[int, int]
 
@@ -263,7 +266,7 @@ def _worth_a_look(folded: str) -> bool:
 def mask(text: str) -> str:
     """Return the text with personal numbers and addresses replaced by their tokens; `mask(mask(x)) == mask(x)`."""
     while True:
-        folded = text if text.isascii() else text.translate(FOLDING)
+        folded = text if text.isascii() and not _CONTROLS.search(text) else text.translate(FOLDING)
         found = _find(folded) if _worth_a_look(folded) else []
         if not found:
             return text

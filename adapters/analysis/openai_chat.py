@@ -13,7 +13,7 @@ from adapters.model_server import AnalyserServer
 from adapters.model_server.client import OpenAIServer
 from adapters.model_server.counting import counted, usage_of
 from adapters.model_server.faults import Fault
-from adapters.model_server.gate import Gate, GateState
+from adapters.model_server.gate import TRUST, Gate, GateState
 from domain.ports import AnswerRefused, Question
 
 #: Bytes of an answer: some hundred times what an analysis takes.
@@ -82,8 +82,9 @@ class OpenAIChat:
         )
         self._form: _Form = server.answers
         self._settings: dict[str, float] = {**_SETTINGS, "max_tokens": server.max_output_tokens}
-        #: Whether the server has ever accepted the form of answer that it is asked for now.
-        self._accepted = False
+        #: How many requests in a row the server may still reject before we believe that it does not know the form it is
+        #: asked in: it has accepted that one, and an error that quotes a message may name anything.
+        self._trusted = 0
 
     def envelope(self, prompt: Rendered) -> bytes:
         """See `Transport.envelope`."""
@@ -137,12 +138,16 @@ class OpenAIChat:
                 if (form, settings) == (self._form, self._settings) and not self._made_do(fault):
                     raise
             else:
-                self._accepted = self._accepted or form == self._form
+                if (form, settings) == (self._form, self._settings):
+                    self._trusted = TRUST
                 return answer, form, settings
 
     def _made_do(self, fault: Fault) -> bool:
         """Leave out what the server does not know. Return whether that was possible."""
         if fault.kind != "rejected":
+            return False
+        if self._trusted > 0:
+            self._trusted -= 1
             return False
         if fault.about == "parameter" and fault.parameter in self._settings:
             rest = {name: value for name, value in self._settings.items() if name != fault.parameter}
@@ -151,7 +156,7 @@ class OpenAIChat:
             self._settings = rest
             _log.warning("the model server %s does not know the parameter %s", self._gate.name, fault.parameter)
             return True
-        if fault.about == "form" or (fault.about == "unknown" and not self._accepted):
+        if fault.about in {"form", "unknown"}:
             if self._form not in _NEXT:
                 return False
             _log.warning(

@@ -54,7 +54,7 @@ class Webhook:
             "run_id": question.run_id,
         }
         if wrong is not None:
-            answer = framing.cleaned(wrong.answer[: framing.MAX_ANSWER])
+            answer = framing.shown(wrong.answer[: framing.MAX_ANSWER])
             body |= {"error": wrong.complaint, "previous_answer": answer}
         content = msgspec.json.encode(body)
 

@@ -71,6 +71,8 @@ class OpenAIEmbedder:
         )
         #: Numbers in this model's vectors, once they are known: they never change.
         self._size = server.dimensions
+        #: An error that quotes a text may name `dimensions`: it is believed before the first answer alone.
+        self._answered = False
         self._asks_base64 = True
 
     @property
@@ -154,7 +156,12 @@ class OpenAIEmbedder:
             if fault.kind == "rejected" and fault.parameter == "encoding_format" and self._asks_base64:
                 self._asks_base64 = False
                 return await self._client.embeddings({**body, "encoding_format": "float"}, seconds, _Answer)
-            if fault.kind == "rejected" and fault.parameter == "dimensions":
+            if (
+                fault.kind == "rejected"
+                and fault.parameter == "dimensions"
+                and "dimensions" in body
+                and not self._answered
+            ):
                 raise Fault(
                     "denied", f"the model {self._server.model} can't shorten its vectors: leave out `dimensions`"
                 ) from None
@@ -175,6 +182,7 @@ class OpenAIEmbedder:
                 raise AnswerRefused("a vector is zero, or holds what is no number")
             scaled = vector / largest
             stored[row, : vector.size] = scaled / np.linalg.norm(scaled)
+        self._answered = True
         return [row.tobytes() for row in stored.astype("<f4")]
 
     def _check_sizes(self, sizes: set[int]) -> None:

@@ -15,7 +15,7 @@ CONNECT_S: Final = 5.0
 _MAX_ERROR: Final = 64 * 1024
 #: Headers that are sent as the caller made them. All others stay here: the SDK's tell of this machine, and may come out
 #: of the environment (OPENAI_ORG_ID, OPENAI_CUSTOM_HEADERS).
-_PASSED: Final = frozenset({"host", "content-type", "content-length", "accept", "connection"})
+_PASSED: Final = frozenset({"content-type", "content-length", "accept", "connection"})
 
 
 class ModelHttp(httpx.AsyncClient):
@@ -49,7 +49,7 @@ class ModelHttp(httpx.AsyncClient):
         sent = httpx.Request(
             request.method,
             request.url,
-            headers=self._allowed(request.headers),
+            headers=self._allowed(request),
             stream=request.stream,
             extensions={**request.extensions, "timeout": seconds},
         )
@@ -73,8 +73,10 @@ class ModelHttp(httpx.AsyncClient):
         kind = answer.headers.get("content-type", "application/json")
         return httpx.Response(answer.status_code, headers={"content-type": kind}, content=content, request=request)
 
-    def _allowed(self, made: httpx.Headers) -> httpx.Headers:
-        kept = [(name, value) for name, value in made.raw if name.lower().decode("ascii") in _PASSED]
+    def _allowed(self, request: httpx.Request) -> httpx.Headers:
+        kept = [(name, value) for name, value in request.headers.raw if name.lower().decode("ascii") in _PASSED]
+        # The address decides whom the key is shown to, and no header of the caller's.
+        kept.append((b"Host", request.url.netloc))
         # Nothing compressed: a few kilobytes could become gigabytes.
         kept += [(b"User-Agent", b"evosense"), (b"Accept-Encoding", b"identity")]
         if self._key is not None:

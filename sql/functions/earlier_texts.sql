@@ -15,8 +15,12 @@ AS $$
         SELECT row_number() OVER (ORDER BY m.created_at DESC, m.id DESC) AS place, m.text
         FROM evosense.messages_message m
         WHERE m.tenant_id = p_tenant
-            AND (m.chat_id = asked.chat OR m.chat_id IN (
-                SELECT p.person FROM evosense.messages_person p WHERE p.tenant_id = p_tenant AND p.alias = asked.chat
+            AND (m.chat_id = asked.chat OR m.chat_id = (
+                -- Whom the chat stood for when the message came, as queries/messages.sql has it.
+                SELECT p.person FROM evosense.messages_person p
+                WHERE p.tenant_id = p_tenant AND p.alias = asked.chat
+                ORDER BY p.position < asked.id DESC, abs(p.position - asked.id)
+                LIMIT 1
             ))
             AND m.created_at <= asked.sent_at
             AND (m.created_at, m.id) < (asked.sent_at, asked.id)

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from uuid import UUID
+import sys
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,7 @@ from adapters.analysis.framing import (
 )
 from adapters.analysis.rendering import BUILT_IN, render
 from adapters.analysis.transport import Wrong
+from domain.masking import mask
 from domain.ports import EMOTIONS, TONES, Question
 from tests.support.injections import TENANT, Attempt, attempts, kept, obeyed
 
@@ -140,3 +142,15 @@ def test_obedience_is_told_from_work() -> None:
     assert obeyed(attempt, obedient)
     honest = dict(json.loads(attempt.answer.strip("`json\n")), summary="Atrasou.", emotion="raiva", satisfaction=10)
     assert not obeyed(attempt, parse(json.dumps(honest), attempt.question))
+
+
+def test_what_nobody_sees_hides_no_number() -> None:
+    """Regression: the masker kept what the frame took out, and so a number came together that nobody had masked."""
+    scalars = (code for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000)
+    removed = [code for code in scalars if cleaned(f"a{chr(code)}a") == "aa"]
+    assert len(removed) > 100_000
+    for hidden in map(chr, removed[::97] + removed[:400]):
+        text = f"meu cpf é 529.982{hidden}.247-25"
+        assert "529" not in mask(text), hex(ord(hidden))
+        sent = json.loads(user_content(Question(tenant_id=uuid4(), message_id=uuid4(), text=text, earlier=(text,))))
+        assert "529" not in sent["message"] + sent["earlier"][0], hex(ord(hidden))

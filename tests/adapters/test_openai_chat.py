@@ -87,7 +87,7 @@ async def test_only_headers_that_are_needed_are_sent(server: ModelServer, monkey
         "OPENAI_PROJECT_ID": "do-ambiente",
         "OPENAI_ADMIN_KEY": "do-ambiente",
         "OPENAI_BASE_URL": "http://127.0.0.1:9/do-ambiente",
-        "OPENAI_CUSTOM_HEADERS": "X-Extra: do-ambiente",
+        "OPENAI_CUSTOM_HEADERS": "Host: do-ambiente",
     }.items():
         monkeypatch.setenv(name, value)
     for key in (None, SecretStr(KEY)):
@@ -358,3 +358,17 @@ async def test_a_proxy_of_the_environment_is_used(server: ModelServer, monkeypat
         await ask(chat)
     assert server.requests[0].path == "http://modelo.invalid/v1/chat/completions"
     await chat.close()
+
+
+async def test_an_error_that_quotes_a_message_changes_nothing_for_the_others(
+    server: ModelServer, chat: OpenAIChat
+) -> None:
+    await ask(chat)
+    before = chat.envelope(PROMPT)
+    server.script(
+        faults.status(422, message='{"input": {"temperature": 0, "response_format": {"type": "json_schema"}}}')
+    )
+    with pytest.raises(AnswerRefused):
+        await ask(chat)
+    await ask(chat)
+    assert chat.envelope(PROMPT) == before

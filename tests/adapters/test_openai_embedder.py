@@ -203,3 +203,13 @@ async def test_an_unreachable_server_is_unavailable_and_its_key_stays_secret(ser
         await embedded(embedder, TEXTS)
     assert embedder.wait() > 0
     assert "segredo" not in repr(caught.value) + repr(vars(embedder)) + str(embedder.state())
+
+
+async def test_an_error_that_quotes_a_message_shuts_nobody_out(server: ModelServer) -> None:
+    embedder = made(server)
+    await embedder.embed(TEXTS)
+    server.script(faults.status(400, message="input: as dimensions da caixa"))
+    with pytest.raises(AnswerRefused):
+        await embedder.embed(["quais as dimensions da caixa?"])
+    assert embedder.wait() == 0
+    await embedded(embedder, TEXTS)
